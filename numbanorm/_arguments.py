@@ -1,0 +1,73 @@
+"""Checks of arguments that several public functions share. Nothing is computed before they pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm._dtypes import FLOATS
+from numbanorm._errors import ShapeError, masked_array, unsupported_dtype, wrong_length
+
+Array = NDArray[Any]
+
+
+def as_array(x: Any, name: str = "x") -> Array:
+    """`x` as a NumPy array; device arrays pass unchanged, masked arrays are refused."""
+    if type(x) is np.ndarray:
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        raise masked_array(name)
+    if hasattr(x, "__cuda_array_interface__"):
+        return x  # type: ignore[no-any-return]
+    return np.asarray(x)
+
+
+def as_mask(where: Any, shape: tuple[int, ...]) -> Array | None:
+    """`where` as a boolean array that broadcasts to `shape`; None (or True) means everything."""
+    if where is None or where is True:
+        return None
+    mask = np.asarray(where)
+    if mask.dtype != bool:
+        raise TypeError(f"where must be boolean, but has dtype {mask.dtype}; pass where.astype(bool)")
+    try:
+        return np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ShapeError(f"where with shape {mask.shape} does not broadcast to x with shape {shape}") from None
+
+
+def as_parameter(name: str, value: Any) -> Array | None:
+    """gamma, beta or the like as a real numeric array; None stays None."""
+    if value is None:
+        return None
+    parameter = as_array(value, name)
+    if parameter.dtype.name not in FLOATS and parameter.dtype.kind not in "iub":
+        raise unsupported_dtype(name, parameter.dtype)
+    return parameter
+
+
+def as_running(name: str, value: Any, channels: int, *, writeable: bool) -> Array | None:
+    """A running statistic: a floating-point array (`channels`,), writeable if it will be updated."""
+    if value is None:
+        return None
+    if not isinstance(value, np.ndarray) or value.dtype.name not in FLOATS:
+        came = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise TypeError(f"{name} must be a floating-point NumPy array, which training updates in place, but got {came}")
+    if value.shape != (channels,):
+        raise wrong_length(name, channels, value.size)
+    if writeable and not value.flags.writeable:
+        raise ValueError(f"{name} is read-only, but training updates it in place; pass a copy")
+    return value
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> None:
+    """Raise unless a result of this shape and dtype can be written to `out`."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be an array, but got {type(out).__name__}")
+    if out.shape != shape:
+        raise ShapeError(f"{name} should have shape {shape}, but has {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only")
+    if not np.can_cast(dtype, out.dtype, "same_kind"):
+        raise TypeError(f"cannot write a {dtype} result to {name} with dtype {out.dtype}")

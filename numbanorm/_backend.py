@@ -1,0 +1,155 @@
+"""Which backend serves a call: ``NUMBANORM_BACKEND``, :func:`use_backend`, or the kind of array.
+
+Requirements met here: nothing is imported before it is needed; an unknown name lists the
+known ones; a backend that cannot run says what is missing and how to get it; host and
+device arrays never mix; never a silent fallback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+_BACKENDS = {
+    "cpu": "numbanorm.backends.cpu",
+    "cuda": "numbanorm.backends.cuda",
+    "reference": "numbanorm.backends.reference",
+}
+_CHOICES = ("auto", *_BACKENDS)
+
+_override: ContextVar[str | None] = ContextVar("numbanorm_backend", default=None)
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in _CHOICES:
+        raise ValueError(f"{source} must be one of {', '.join(map(repr, _CHOICES))}, but got {name!r}")
+    return name
+
+
+def selected() -> tuple[str, str]:
+    """The selected name ("auto" included) and where it was said."""
+    override = _override.get()
+    if override is not None:
+        return override, "use_backend"
+    name = os.environ.get("NUMBANORM_BACKEND")
+    if not name:
+        return "auto", "the default"
+    return _checked(name, "NUMBANORM_BACKEND"), "NUMBANORM_BACKEND"
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Select a backend inside a ``with`` block, for this thread or task only.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "cuda", "reference"}
+        Wins over the environment variable ``NUMBANORM_BACKEND``.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown.
+    RuntimeError
+        If the backend cannot run here; the message says what is missing.
+
+    Examples
+    --------
+    >>> import numbanorm as nn
+    >>> with nn.use_backend("reference"):
+    ...     print(nn.get_backend().name)
+    reference
+    """
+    _checked(name, "backend")
+    if name != "auto":
+        load_backend(name)
+    token = _override.set(name)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+@cache
+def load_backend(name: str) -> Any:
+    """The backend's package, imported at its first use."""
+    backend = import_module(_BACKENDS[name])
+    missing = backend.availability()
+    if missing:
+        raise RuntimeError(missing)
+    return backend
+
+
+def is_device_array(array: Any) -> bool:
+    """Whether `array` lives in GPU memory."""
+    return type(array) is not np.ndarray and hasattr(array, "__cuda_array_interface__")
+
+
+def get_backend(*arrays: Any) -> Any:
+    """The backend that serves a call with these arrays (or any NumPy call, if none is given).
+
+    Returns
+    -------
+    module
+        The backend; its ``name`` is "cpu", "cuda" or "reference".
+
+    Raises
+    ------
+    TypeError
+        If host and device arrays are mixed, or a device array meets a CPU backend.
+    ValueError
+        If ``NUMBANORM_BACKEND`` names no backend.
+    RuntimeError
+        If the backend cannot run here.
+
+    Examples
+    --------
+    >>> import numbanorm as nn
+    >>> nn.get_backend().name
+    'cpu'
+    """
+    return backend_for({f"argument {position}": array for position, array in enumerate(arrays)})
+
+
+def backend_for(arrays: dict[str, Any]) -> Any:
+    """:func:`get_backend` for arrays with names, which its errors use; None does not count."""
+    name = selected()[0]
+    places = {key: is_device_array(array) for key, array in arrays.items() if array is not None}
+    if any(places.values()):
+        _check_device(name, arrays, places)
+        return load_backend("cuda")
+    return load_backend("cpu" if name == "auto" else name)
+
+
+def _check_device(name: str, arrays: dict[str, Any], places: dict[str, bool]) -> None:
+    kinds = {key: f"{type(arrays[key]).__module__}.{type(arrays[key]).__name__}" for key in places}
+    if not all(places.values()):
+        listed = ", ".join(
+            f"{key} ({kinds[key]}) is on the {'device' if device else 'host'}" for key, device in places.items()
+        )
+        raise TypeError(f"host and device arrays do not mix: {listed}; move them to one place")
+    if name not in ("auto", "cuda"):
+        kind = next(iter(kinds.values()))
+        raise TypeError(
+            f"the {name} backend takes host arrays, but got {kind}; "
+            f"move it with x.get() (CuPy) or x.cpu() (torch), or select the cuda backend"
+        )
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that can run here.
+
+    Examples
+    --------
+    >>> import numbanorm as nn
+    >>> "cpu" in nn.available_backends()
+    True
+    """
+    return tuple(name for name, path in _BACKENDS.items() if import_module(path).availability() is None)

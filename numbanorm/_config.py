@@ -1,0 +1,78 @@
+"""What would run here, and why."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import import_module
+from typing import Any
+
+from numbanorm._backend import _BACKENDS, available_backends, load_backend, selected
+
+
+def _installed(package: str) -> str:
+    # Imported here because it takes as long as the rest of `import numbanorm`.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _reason() -> str:
+    name, source = selected()
+    if name == "auto":
+        return "auto: host arrays run on the cpu backend, device arrays on cuda"
+    return f"selected by {source}"
+
+
+def _describe() -> dict[str, Any]:
+    name = selected()[0]
+    backend = load_backend("cpu" if name == "auto" else name)
+    import numba
+
+    jit = import_module("numbanorm.backends.cpu._jit")
+    missing = {other: import_module(path).availability() for other, path in _BACKENDS.items()}
+    packages = ("numbanorm", "numpy", "numba", "llvmlite", "tbb", "ml_dtypes", "numba-cuda", "cupy-cuda13x")
+    return {
+        "versions": {"python": platform.python_version(), **{package: _installed(package) for package in packages}},
+        "backend": backend.name,
+        "why": _reason(),
+        "available": list(available_backends()),
+        "unavailable": {other: reason for other, reason in missing.items() if reason},
+        "threading layer": jit.start_threads(),
+        "threads": numba.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel cache": jit.cache_folder(),
+    }
+
+
+def show_config(mode: str = "print") -> dict[str, Any] | None:
+    """Print versions, the backend and why it was chosen, threads and the kernel cache.
+
+    Parameters
+    ----------
+    mode : {"print", "dict"}
+        "dict" returns the facts instead of printing them.
+
+    Examples
+    --------
+    >>> import numbanorm as nn
+    >>> nn.show_config("dict")["backend"]
+    'cpu'
+    """
+    if mode not in ("print", "dict"):
+        raise ValueError(f"mode must be 'print' or 'dict', but got {mode!r}")
+    facts = _describe()
+    if mode == "dict":
+        return facts
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, fact in value.items():
+                print(f"  {name}: {fact}")
+        else:
+            print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+    return None

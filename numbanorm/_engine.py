@@ -1,0 +1,276 @@
+"""The pipeline of every norm: plan, allocate, launch, reshape.
+
+The only place that allocates arrays of x's size, and the only one that knows backends,
+layouts and dtypes at once. Callers validate before they come here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _layout
+from numbanorm._backend import get_backend
+from numbanorm._dtypes import compute_dtype, norm_dtype
+from numbanorm._recurrences import reciprocal_std
+from numbanorm._reduction import moments, readonly
+
+Array = NDArray[Any]
+Axes = tuple[int, ...]
+
+#: A last run shorter than this is merged with its neighbour before parameters are applied.
+SHORT_RUN = 64
+
+
+def empty(shape: Axes, dtype: np.dtype[Any], order: Axes | None = None) -> Array:
+    """Uninitialised memory for an output, dense, its axes falling in stride as in `order`.
+
+    Every output the size of x is allocated here.
+    """
+    if order is None:
+        return np.empty(shape, dtype)
+    return np.empty([shape[axis] for axis in order], dtype).transpose(np.argsort(order))
+
+
+class Parameters(NamedTuple):
+    """gamma and beta with the shape of x over the axes `features`, or None."""
+
+    features: Axes = ()
+    gamma: Array | None = None
+    beta: Array | None = None
+
+
+class Scale(NamedTuple):
+    """How a variance becomes a divisor."""
+
+    eps: float
+    eps_on_std: bool = False
+    use_mean: bool = True
+    ddof: float = 0
+
+
+class Normalized(NamedTuple):
+    """A norm's output; float64 or compute-dtype statistics that broadcast against x."""
+
+    y: Array
+    mean: Array | None = None
+    rstd: Array | None = None
+    var: Array | None = None
+
+
+def normalize(
+    x: Array,
+    reduced: Axes,
+    parameters: Parameters,
+    scale: Scale,
+    *,
+    out: Array | None = None,
+    want: str = "",
+) -> Normalized:
+    """Standardise x over the axes `reduced`, then apply the parameters.
+
+    `want` is "" for y alone, "rstd" for mean and rstd in the compute dtype too, "var" for
+    mean and biased var in float64.
+    """
+    backend = get_backend(x)
+    if parameters.gamma is None and parameters.beta is None:
+        parameters = Parameters()
+    source, y = _source_and_output(x, out, parameters)
+    statistics: tuple[Array, ...] = ()
+    if x.size == 0:
+        shape = tuple(1 if axis in reduced else n for axis, n in enumerate(x.shape))
+        statistics = (np.full(shape, np.nan), np.full(shape, np.nan))
+    else:
+        plan = _layout.normalization(
+            source.shape, source.strides, source.itemsize, reduced, parameters.features, want == "var"
+        )
+        fused = plan.launcher is not None and not scale.ddof
+        run = _normalize_fused if fused else _normalize_in_two
+        statistics = run(backend, source, y, plan, reduced, parameters, scale, want)
+    y = _delivered(y, out)
+    if not want:
+        return Normalized(y)
+    if want == "var":
+        return Normalized(y, mean=statistics[0], var=statistics[1])
+    dtype = compute_dtype(x.dtype)
+    return Normalized(y, *(statistic.astype(dtype, copy=False) for statistic in statistics))
+
+
+def apply(
+    x: Array,
+    mean: Array,
+    var: Array,
+    reduced: Axes,
+    parameters: Parameters,
+    scale: Scale,
+    *,
+    out: Array | None = None,
+) -> Normalized:
+    """Normalise with the given statistics, which have x's rank and length 1 over `reduced`."""
+    backend = get_backend(x)
+    source, y = _source_and_output(x, out, parameters)
+    rstd = reciprocal_std(np.asarray(var, np.float64), scale.eps, scale.eps_on_std)
+    if x.size:
+        plan = _layout.normalization(source.shape, source.strides, source.itemsize, reduced, parameters.features, False)
+        _apply(backend, source, y, plan, np.asarray(mean, np.float64), rstd, parameters)
+    return Normalized(_delivered(y, out), mean=mean, rstd=rstd)
+
+
+def _source_and_output(x: Array, out: Array | None, parameters: Parameters) -> tuple[Array, Array]:
+    """(source, y) of one dense layout: y to be written; x, or its copy in y.
+
+    No memory of x's size is taken but for the result: an x with gaps is gathered into y
+    and normalised there. y is `out` where that can be written directly.
+    """
+    dtype = norm_dtype(x.dtype)
+    x_lay = _layout.storage(x.shape, x.strides, x.itemsize)
+    usable = x_lay.dense and not x_lay.flipped and x.flags.aligned and x.dtype == dtype
+    if out is None or not _can_hold(out, x, dtype, parameters):
+        y = empty(x.shape, dtype, x_lay.order)
+        y_lay = x_lay
+    else:
+        y = out
+        y_lay = _layout.storage(y.shape, y.strides, y.itemsize)
+    if usable and y_lay == x_lay:
+        return readonly(x), y
+    np.copyto(y, x)
+    return readonly(y), y
+
+
+def _can_hold(out: Array, x: Array, dtype: np.dtype[Any], parameters: Parameters) -> bool:
+    """Whether kernels may write to `out`: dense, of the right dtype, not over their operands."""
+    if out.dtype != dtype or not out.flags.aligned or out.size == 0:
+        return False
+    lay = _layout.storage(out.shape, out.strides, out.itemsize)
+    if not lay.dense or lay.flipped:
+        return False
+    if any(p is not None and np.may_share_memory(out, p) for p in parameters[1:]):
+        return False
+    same = out.ctypes.data == x.ctypes.data and out.strides == x.strides and out.dtype == x.dtype
+    return same or not np.may_share_memory(out, x)
+
+
+def _delivered(y: Array, out: Array | None) -> Array:
+    if out is None or y is out:
+        return y
+    np.copyto(out, y, casting="same_kind")
+    return out
+
+
+@cache
+def _constant(value: float, dtype: np.dtype[Any]) -> Array:
+    return readonly(np.full(1, value, dtype))
+
+
+def _flat_parameters(x: Array, parameters: Parameters, order: Axes) -> tuple[Array, Array]:
+    """gamma and beta in the compute dtype and x's storage order, 1-D; of length 1 if missing."""
+    dtype = compute_dtype(x.dtype)
+
+    def flat(parameter: Array | None, default: float) -> Array:
+        if parameter is None:
+            return _constant(default, dtype)
+        if len(parameters.features) > 1:
+            shape = [x.shape[axis] if axis in parameters.features else 1 for axis in range(x.ndim)]
+            parameter = parameter.reshape(shape).transpose(order)
+        return readonly(np.ascontiguousarray(parameter, dtype).reshape(-1))
+
+    return flat(parameters.gamma, 1), flat(parameters.beta, 0)
+
+
+def _normalize_fused(
+    backend: Any,
+    x: Array,
+    y: Array,
+    plan: _layout.Normalization,
+    reduced: Axes,
+    parameters: Parameters,
+    scale: Scale,
+    want: str,
+) -> tuple[Array, ...]:
+    """One launch; statistics shaped to broadcast against x, if wanted."""
+    gamma, beta = _flat_parameters(x, parameters, plan.order)
+    source, target = (a.transpose(plan.order).reshape(plan.view) for a in (x, y))
+    if plan.launcher == "norm_channels":
+        mean, spread = np.empty((2, plan.view[1]))
+        backend.norm_channels(source, gamma, beta, scale.eps, scale.eps_on_std, target, mean, spread)
+        if want == "rstd":
+            spread = reciprocal_std(spread, scale.eps, scale.eps_on_std)
+    else:
+        n_rows = plan.view[0] if want else 0
+        mean, spread = np.empty((2, n_rows), compute_dtype(x.dtype))
+        launch = getattr(backend, str(plan.launcher))
+        launch(source, gamma, beta, *scale[:3], target, mean, spread)
+    if not want:
+        return ()
+    return tuple(_restore(statistic, x, plan.order, reduced) for statistic in (mean, spread))
+
+
+def _restore(statistic: Array, x: Array, order: Axes, reduced: Axes) -> Array:
+    """A statistic in storage order of the kept axes, shaped to broadcast against x."""
+    kept = [axis for axis in order if axis not in reduced]
+    shaped = statistic.reshape([x.shape[axis] for axis in kept]).transpose(np.argsort(kept))
+    return shaped.reshape([1 if axis in reduced else n for axis, n in enumerate(x.shape)])
+
+
+def _normalize_in_two(
+    backend: Any,
+    x: Array,
+    y: Array,
+    plan: _layout.Normalization,
+    reduced: Axes,
+    parameters: Parameters,
+    scale: Scale,
+    want: str,
+) -> tuple[Array, ...]:
+    """Moments, then their application: for the layouts and options without a fused launcher."""
+    count, mean, m2 = (np.expand_dims(m, reduced) for m in moments(x, reduced))
+    var = m2 / np.maximum(count - scale.ddof, 0)
+    if not scale.use_mean:
+        var += mean**2
+        mean[...] = 0
+    rstd = reciprocal_std(var, scale.eps, scale.eps_on_std)
+    _apply(backend, x, y, plan, mean, rstd, parameters)
+    return mean, (var if want == "var" else rstd)
+
+
+def _apply(
+    backend: Any,
+    x: Array,
+    y: Array,
+    plan: _layout.Normalization,
+    mean: Array,
+    rstd: Array,
+    parameters: Parameters,
+) -> None:
+    """y = (x - mean) * rstd * gamma + beta over the runs of the plan."""
+    gamma, beta = _flat_parameters(x, parameters, plan.order)
+    per_statistic = [n if role in "kK" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
+    per_parameter = [n if role in "KR" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
+    statistics = (np.ascontiguousarray(s.transpose(plan.order)).reshape(per_statistic) for s in (mean, rstd))
+    scales = (p.reshape(per_parameter if p.size > 1 else [1] * len(plan.runs)) for p in (gamma, beta))
+    views = (a.transpose(plan.order).reshape(plan.runs) for a in (x, y))
+    _apply_runs(backend, *views, *statistics, *scales)
+
+
+def _apply_runs(backend: Any, x: Array, y: Array, mean: Array, rstd: Array, gamma: Array, beta: Array) -> None:
+    """Bring operands of any rank down to the three axes that the launchers take."""
+    arrays = (x, y, mean, rstd, gamma, beta)
+    if x.ndim > 3 and x.shape[-1] < SHORT_RUN:
+        _apply_runs(backend, *(_merged_tail(a, x.shape[-2:]) for a in arrays))
+    elif x.ndim > 3:
+        for i in range(len(x)):
+            _apply_runs(backend, *(a[i if len(a) > 1 else 0] for a in arrays))
+    else:
+        source, target, *operands = (a.reshape((1,) * (3 - a.ndim) + a.shape) for a in arrays)
+        launch = backend.affine_cols if operands[0].shape[2] > 1 else backend.affine_rows
+        launch(source, *(readonly(operand) for operand in operands), target)
+
+
+def _merged_tail(operand: Array, tail: Axes) -> Array:
+    """The last two axes as one; an operand that varies along one of them is spread over both."""
+    if operand.shape[-2:] in (tail, (1, 1)):
+        return operand.reshape(*operand.shape[:-2], -1)
+    return np.broadcast_to(operand, (*operand.shape[:-2], *tail)).reshape(*operand.shape[:-2], -1)

@@ -1,0 +1,50 @@
+"""The contract: the launchers that every backend provides, under the same names and signatures.
+
+A backend is a package with a string ``name``, a function ``availability()`` that
+returns None or why the backend cannot run here, and the launchers below.
+
+Arrays handed to a launcher are dense, C-ordered, aligned and in native byte order;
+inputs are read-only views; outputs are passed in and written completely. Launchers
+neither validate nor reshape; they may use scratch memory of bounded size.
+No dimension is zero. `x` and `y` may be the same memory. Parameters are in the
+compute dtype of `x` (float32, or float64 for float64), moments in float64.
+
+===================  ======================================================================
+launcher             what it does
+===================  ======================================================================
+``moments_rows``     x (n_rows, n_cols): count, mean and m2 (n_rows,) of each row
+``moments_cols``     x (n_outer, n_reduce, n_inner): moments (n_outer, n_inner) of the middle
+``combine_moments``  parts (n_outer, n_reduce, n_inner) with unequal counts, middle merged
+``norm_rows``        x (n_rows, n_cols): each row normalised, a parameter per column
+``norm_groups``      x (n_rows, n_channels, n_inner): each row normalised, a parameter per
+                     channel, cyclic: channel c of row r has parameter
+                     ``(r * n_channels + c) % n_params``
+``norm_channels``    x (n, n_channels, n_inner): statistics over the first and last axis, a
+                     parameter per channel; gives mean and biased var (float64) per channel
+``affine_rows``      x (n_outer, n_mid, n_inner) normalised with given statistics; these and
+                     the parameters are 3-D and broadcast against x; here the statistics'
+                     last dimension is 1
+``affine_cols``      the same with statistics that vary along the last axis
+===================  ======================================================================
+
+Common arguments:
+
+* ``weights``: None, or a boolean array of x's shape that says which elements take part.
+  A set without elements has count, mean and m2 zero.
+* ``gamma``, ``beta``: one per parameter, or of length 1 (the same for all).
+* ``eps``, ``eps_on_std``: see :func:`numbanorm._recurrences.reciprocal_std`.
+* ``use_mean``: False leaves the mean at zero, so that ``rstd`` is that of the mean square.
+* ``mean``, ``rstd`` of a norm: outputs in the compute dtype, one per row, or of length 0
+  when the caller does not want them.
+"""
+
+LAUNCHERS = (
+    "moments_rows",
+    "moments_cols",
+    "combine_moments",
+    "norm_rows",
+    "norm_groups",
+    "norm_channels",
+    "affine_rows",
+    "affine_cols",
+)

@@ -1,0 +1,34 @@
+"""Numba kernels for the CPU, parallel and serial. See :mod:`numbanorm.backends` for the contract."""
+
+from __future__ import annotations
+
+from numbanorm.backends.cpu._jit import threading_layer
+from numbanorm.backends.cpu.moments import combine_moments, moments_cols, moments_rows
+from numbanorm.backends.cpu.normalize import (
+    affine_cols,
+    affine_rows,
+    norm_channels,
+    norm_groups,
+    norm_rows,
+)
+
+name = "cpu"
+
+
+def availability() -> None:
+    """Numba is a dependency of the package, so it is always there."""
+
+
+__all__ = [
+    "affine_cols",
+    "affine_rows",
+    "availability",
+    "combine_moments",
+    "moments_cols",
+    "moments_rows",
+    "name",
+    "norm_channels",
+    "norm_groups",
+    "norm_rows",
+    "threading_layer",
+]

@@ -1,0 +1,134 @@
+"""Reading and writing one element, whatever its dtype.
+
+Numba has no 16-bit floating point on the CPU, so float16 and bfloat16 arrays travel
+as records of their bits: two record types, hence two specialisations, that share every
+kernel with float32. LLVM turns the conversions into packed instructions
+(``vcvtph2ps``, shifts). The bodies of :func:`load` and :func:`store` are what runs with
+the JIT off.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+from numbanorm.backends.cpu._jit import exact
+
+_CARRIERS = {
+    "float16": np.dtype([("float16", np.uint16)]),
+    "bfloat16": np.dtype([("bfloat16", np.uint16)]),
+}
+
+
+def carried(array: NDArray[Any]) -> NDArray[Any]:
+    """`array`, or a view of its bits in a dtype that Numba can tell apart."""
+    carrier = _CARRIERS.get(array.dtype.name)
+    return array if carrier is None else array.view(carrier)
+
+
+@intrinsic
+def _half_to_float(typingctx, bits):
+    def codegen(context, builder, signature, args):
+        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), codegen
+
+
+@intrinsic
+def _float_to_half(typingctx, value):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), codegen
+
+
+@intrinsic
+def _bits_to_float(typingctx, bits):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), codegen
+
+
+@intrinsic
+def _float_to_bits(typingctx, value):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.uint32(types.float32), codegen
+
+
+@exact
+def _bfloat_to_float(bits):
+    """A bfloat16 is the upper half of a float32."""
+    return _bits_to_float(np.uint32(bits) << np.uint32(16))
+
+
+@exact
+def _float_to_bfloat(value):
+    """Round to nearest even; a NaN stays a NaN."""
+    bits = _float_to_bits(value)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+    quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
+    return np.uint16(rounded if value == value else quiet)
+
+
+def load(x, i):
+    """Element `i` of the 1-D array `x`: float32 for 16-bit floats, else as it is.
+
+    Compiled code takes `i` as unsigned: Numba would otherwise allow for negative indices,
+    and LLVM would gather element by element.
+    """
+    if x.dtype.names is None:
+        return x[i]
+    if x.dtype.names[0] == "float16":
+        return np.float32(x[i][0].view(np.float16))
+    return (np.uint32(x[i][0]) << np.uint32(16)).view(np.float32)
+
+
+@overload(load, inline="always")
+def _jit_load(x, i):
+    if not isinstance(x.dtype, types.Record):
+        return lambda x, i: x[np.uintp(i)]
+    if "float16" in x.dtype.fields:
+        return lambda x, i: _half_to_float(x[np.uintp(i)].float16)
+    return lambda x, i: _bfloat_to_float(x[np.uintp(i)].bfloat16)
+
+
+def store(y, i, value):
+    """Write `value` (in the compute dtype) to element `i` of the 1-D array `y`, rounded."""
+    if y.dtype.names is None:
+        y[i] = value
+    elif y.dtype.names[0] == "float16":
+        y[i] = (np.float16(value).view(np.uint16),)
+    else:
+        bits = np.float32(value).view(np.uint32)
+        rounded = (int(bits) + 0x7FFF + (int(bits) >> 16 & 1)) >> 16
+        y[i] = (rounded if value == value else int(bits) >> 16 | 0x40,)
+
+
+@overload(store, inline="always")
+def _jit_store(y, i, value):
+    if not isinstance(y.dtype, types.Record):
+
+        def plain(y, i, value):
+            y[np.uintp(i)] = value
+
+        return plain
+    if "float16" in y.dtype.fields:
+
+        def half(y, i, value):
+            y[np.uintp(i)].float16 = _float_to_half(value)
+
+        return half
+
+    def bfloat(y, i, value):
+        y[np.uintp(i)].bfloat16 = _float_to_bfloat(value)
+
+    return bfloat

@@ -1,0 +1,149 @@
+"""How this backend compiles, and how it enters a parallel region safely.
+
+Three decorators: :func:`exact` for arithmetic that must not be reordered, :func:`inner`
+for loops that LLVM may vectorise, :func:`kernel` for the loops over independent parts,
+compiled twice from one source, with threads and without.
+
+Numba's ``workqueue`` layer aborts the interpreter when two Python threads meet in it,
+and GNU OpenMP ends a forked child. TBB survives both, so it is loaded when its wheel is
+installed; under any other layer one caller at a time takes the parallel twin, and only
+in the process that started it. All others take the serial twin, whose results are the
+same bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import site
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+from numba import njit, prange
+
+#: What LLVM may assume of floating point: everything but the absence of NaN and inf.
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """Compile arithmetic whose order and rounding matter.
+
+    Said explicitly, because Numba hands a caller's fastmath down to what it calls.
+    """
+    return njit(fastmath=False, **_OPTIONS)(function)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compile a loop in which LLVM may reorder sums to use vector registers."""
+    return njit(fastmath=FASTMATH, **_OPTIONS)(function)
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """Compile a loop over parts; see :class:`Kernel`."""
+    return Kernel(function)
+
+
+def _renamed(function: Callable[..., Any], suffix: str) -> FunctionType:
+    """A copy under a name of its own: Numba's cache files are told apart by the name."""
+    assert isinstance(function, FunctionType)
+    name = f"{function.__name__}_{suffix}"
+    copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__)
+    copy.__qualname__ = name
+    copy.__module__ = function.__module__
+    copy.__doc__ = function.__doc__
+    return copy
+
+
+class Kernel:
+    """A compiled loop over independent parts: ``kernel(n_parts, *args)``.
+
+    The parts are set by shape alone, so the result does not depend on the number of
+    threads. A single part runs in the serial twin, which starts three times as fast.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+        self.serial = njit(fastmath=FASTMATH, **_OPTIONS)(_renamed(function, "serial"))
+        self.parallel = self.serial
+        if not numba.config.DISABLE_JIT:
+            self.parallel = njit(fastmath=FASTMATH, parallel=True, **_OPTIONS)(_renamed(function, "parallel"))
+
+    def __call__(self, n_parts: int, *args: Any) -> None:
+        if n_parts == 1:
+            self.serial(n_parts, *args)
+        elif _entry.free:
+            self.parallel(n_parts, *args)
+        else:
+            _entry.guarded(self, n_parts, args)
+
+
+class _Entry:
+    """The way into parallel regions: free under TBB, else one caller of one process."""
+
+    def __init__(self) -> None:
+        self.free = False
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def guarded(self, kernel: Kernel, n_parts: int, args: tuple[Any, ...]) -> None:
+        """Run the parallel twin if nobody else does, else the serial one."""
+        if self._pid not in (0, os.getpid()) or not self._lock.acquire(blocking=False):
+            kernel.serial(n_parts, *args)
+            return
+        try:
+            self._pid = os.getpid()
+            kernel.parallel(n_parts, *args)
+        finally:
+            self._lock.release()
+        self.free = threading_layer() == "tbb"
+
+
+_entry = _Entry()
+
+
+def threading_layer() -> str:
+    """Numba's threading layer, or "none yet" before the first parallel call."""
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return "none yet"
+
+
+@kernel
+def _nothing(n_parts):
+    """The smallest parallel region."""
+    for _ in prange(n_parts):
+        pass
+
+
+def start_threads() -> str:
+    """Start Numba's threads and name the layer that runs them."""
+    _nothing(2)
+    return threading_layer()
+
+
+def cache_folder() -> str:
+    """Where compiled kernels are kept."""
+    return str(_nothing.serial._cache.cache_path) if not numba.config.DISABLE_JIT else "none: the JIT is off"
+
+
+def _load_tbb() -> None:
+    """Load the library of the ``tbb`` wheel, which Numba does not look for in the environment."""
+    for prefix in (sys.prefix, site.getuserbase()):
+        for library in ("lib/libtbb.so.12", "Library/bin/tbb12.dll"):
+            path = Path(prefix, library)
+            if path.exists():
+                with contextlib.suppress(OSError):
+                    ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+                    return
+
+
+_load_tbb()

@@ -1,0 +1,40 @@
+"""Cutting work into parts: integers only, from shapes alone.
+
+Nothing here looks at the number of threads, so results do not depend on it.
+"""
+
+from __future__ import annotations
+
+#: Elements below which starting threads costs more than it saves.
+SERIAL_BELOW = 1 << 15
+#: Parts of a parallel loop: enough to balance a handful of cores, few enough to cost nothing.
+MAX_PARTS = 64
+#: Elements summed about one shift before Chan's merge; 16 KiB of float64 stay in L1.
+BLOCK = 2048
+#: Columns whose running sums stay in L1 together.
+TILE = 512
+#: Narrow matrices are read as if this many columns wide, several rows at a time.
+WIDE = 256
+#: Bytes of a channel that surely stay in L2 between its statistics and its normalisation.
+CHANNEL_BYTES = 1 << 19
+#: Segments shorter than this are treated as columns.
+SHORT_SEGMENT = 32
+
+
+def n_parts(n_units: int, n_elements: int) -> int:
+    """Parts of a loop over `n_units` independent units; 1 means: do not start threads."""
+    return 1 if n_elements < SERIAL_BELOW else max(1, min(n_units, MAX_PARTS))
+
+
+def n_splits(n_units: int, length: int) -> int:
+    """Pieces into which each of `n_units` reductions of `length` elements is cut.
+
+    1 where there are units enough to share out; pieces keep at least 8 blocks.
+    """
+    wanted = -(-MAX_PARTS // n_units)
+    return max(1, min(wanted, length // (8 * BLOCK)))
+
+
+def fold(n_reduce: int, n_inner: int) -> int:
+    """Rows of a narrow matrix (n_reduce, n_inner) to read as one wide row."""
+    return max(1, min(WIDE // n_inner, n_reduce))

@@ -1,0 +1,279 @@
+"""Count, mean and m2 of rows and of columns, in one pass over x.
+
+Numbers are summed in float64 as differences from a shift taken from among them, in
+blocks of bounded length; blocks are merged with Chan's formula. For float32 data the
+result is correctly rounded but for the last conversion, at the speed of memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from numbanorm import _recurrences
+from numbanorm.backends.cpu._elements import carried, load
+from numbanorm.backends.cpu._jit import exact, inner, kernel
+from numbanorm.backends.cpu._launch import BLOCK, TILE, fold, n_parts, n_splits
+
+Array = NDArray[Any]
+
+block_moments = exact(_recurrences.block_moments)
+welford_combine = exact(_recurrences.welford_combine)
+
+
+@exact
+def _finite_or_zero(value):
+    """A shift must be finite: x - inf would make NaN of finite numbers."""
+    return value if value - value == value - value else np.float64(0)
+
+
+@inner
+def _block(x, start, stop):
+    """Moments of x[start:stop]."""
+    shift = _finite_or_zero(np.float64(load(x, start)))
+    total = np.float64(0)
+    squares = np.float64(0)
+    for i in range(start, stop):
+        difference = np.float64(load(x, i)) - shift
+        total += difference
+        squares += difference * difference
+    return block_moments(np.float64(stop - start), shift, total, squares)
+
+
+@inner
+def _weighted_block(x, weights, start, stop):
+    """Moments of those x[start:stop] whose weight is not zero."""
+    first = start
+    while first < stop and not load(weights, first):
+        first += 1
+    if first == stop:
+        return np.float64(0), np.float64(0), np.float64(0)
+    shift = _finite_or_zero(np.float64(load(x, first)))
+    count = np.float64(0)
+    total = np.float64(0)
+    squares = np.float64(0)
+    for i in range(first, stop):
+        weight = np.float64(load(weights, i))
+        difference = np.float64(load(x, i)) - shift if load(weights, i) else np.float64(0)
+        count += weight
+        total += weight * difference
+        squares += weight * difference * difference
+    return block_moments(count, shift, total, squares)
+
+
+@exact
+def segment_moments(x, weights, start, stop):
+    """Moments of x[start:stop], block by block."""
+    if weights is None:
+        count, mean, m2 = _block(x, start, min(start + BLOCK, stop))
+    else:
+        count, mean, m2 = _weighted_block(x, weights, start, min(start + BLOCK, stop))
+    for lower in range(start + BLOCK, stop, BLOCK):
+        if weights is None:
+            count_b, mean_b, m2_b = _block(x, lower, min(lower + BLOCK, stop))
+        else:
+            count_b, mean_b, m2_b = _weighted_block(x, weights, lower, min(lower + BLOCK, stop))
+        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
+    return count, mean, m2
+
+
+@kernel
+def _moments_rows_kernel(n_parts, x, weights, n_cols, n_splits, count, mean, m2):
+    """Unit = one of the n_splits pieces of one row."""
+    n_units = count.size
+    for part in prange(n_parts):
+        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+            row = unit // n_splits
+            split = unit % n_splits
+            start = row * n_cols + n_cols * split // n_splits
+            stop = row * n_cols + n_cols * (split + 1) // n_splits
+            count[unit], mean[unit], m2[unit] = segment_moments(x, weights, start, stop)
+
+
+def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+    """Moments of each row of x (n_rows, n_cols); reads x once."""
+    n_rows, n_cols = x.shape
+    splits = n_splits(n_rows, n_cols)
+    flat = carried(x).reshape(-1)
+    taken = None if weights is None else weights.reshape(-1)
+    parts = n_parts(n_rows * splits, x.size)
+    if splits == 1:
+        _moments_rows_kernel(parts, flat, taken, n_cols, 1, count, mean, m2)
+        return
+    pieces = np.empty((3, n_rows, splits, 1))
+    _moments_rows_kernel(parts, flat, taken, n_cols, splits, *pieces.reshape(3, -1))
+    outputs = [out.reshape(n_rows, 1) for out in (count, mean, m2)]
+    combine_moments(pieces[0], pieces[1], pieces[2], *outputs)
+
+
+@inner
+def _column_shifts(x, weights, start, stride, n_rows, shift, found):
+    """The first number of each column that takes part (0 where there is none)."""
+    width = shift.size
+    missing = width
+    found[:] = False
+    shift[:] = 0
+    for row in range(n_rows):
+        if missing == 0:
+            break
+        base = start + row * stride
+        for j in range(width):
+            if not found[j] and (weights is None or load(weights, base + j)):
+                found[j] = True
+                shift[j] = _finite_or_zero(np.float64(load(x, base + j)))
+                missing -= 1
+
+
+@inner
+def _column_sums(x, start, stride, n_rows, shift, total, squares):
+    """Add differences and their squares; four rows a visit, to spare loads and stores of the sums."""
+    width = shift.size
+    n_quads = n_rows // 4
+    for quad in range(n_quads):
+        a = start + 4 * quad * stride
+        b = a + stride
+        c = b + stride
+        d = c + stride
+        for j in range(width):
+            da = np.float64(load(x, a + j)) - shift[j]
+            db = np.float64(load(x, b + j)) - shift[j]
+            dc = np.float64(load(x, c + j)) - shift[j]
+            dd = np.float64(load(x, d + j)) - shift[j]
+            total[j] += (da + db) + (dc + dd)
+            squares[j] += (da * da + db * db) + (dc * dc + dd * dd)
+    for row in range(4 * n_quads, n_rows):
+        a = start + row * stride
+        for j in range(width):
+            da = np.float64(load(x, a + j)) - shift[j]
+            total[j] += da
+            squares[j] += da * da
+
+
+@inner
+def _weighted_column_sums(x, weights, start, stride, n_rows, shift, count, total, squares):
+    """The same for those numbers whose weight is not zero."""
+    for row in range(n_rows):
+        a = start + row * stride
+        for j in range(shift.size):
+            weight = np.float64(load(weights, a + j))
+            difference = np.float64(load(x, a + j)) - shift[j] if load(weights, a + j) else np.float64(0)
+            count[j] += weight
+            total[j] += weight * difference
+            squares[j] += weight * difference * difference
+
+
+@exact
+def _strip_moments(x, weights, start, stride, n_rows, scratch, found):
+    """Column moments of a strip of n_rows rows; they replace scratch[0:3]."""
+    out_count, out_mean, out_m2 = scratch[0], scratch[1], scratch[2]
+    shift, count, total, squares = scratch[3], scratch[4], scratch[5], scratch[6]
+    width = shift.size
+    scratch[0:3] = 0
+    for lower in range(0, n_rows, BLOCK):
+        length = min(BLOCK, n_rows - lower)
+        first = start + lower * stride
+        _column_shifts(x, weights, first, stride, length, shift, found)
+        scratch[5:7] = 0
+        if weights is None:
+            count[:] = length
+            _column_sums(x, first, stride, length, shift, total, squares)
+        else:
+            count[:] = 0
+            _weighted_column_sums(x, weights, first, stride, length, shift, count, total, squares)
+        for j in range(width):
+            if count[j] > 0:
+                count_b, mean_b, m2_b = block_moments(count[j], shift[j], total[j], squares[j])
+                out_count[j], out_mean[j], out_m2[j] = welford_combine(
+                    out_count[j], out_mean[j], out_m2[j], count_b, mean_b, m2_b
+                )
+
+
+@exact
+def _merge_folded(scratch, n_inner, out, count, mean, m2):
+    """Merge scratch's columns out + j, out + j + n_inner, ... into the outputs at out + j."""
+    wide = scratch[0:3]
+    for lower in range(0, wide.shape[1], n_inner):
+        for j in range(n_inner):
+            count[out + j], mean[out + j], m2[out + j] = welford_combine(
+                count[out + j],
+                mean[out + j],
+                m2[out + j],
+                wide[0, lower + j],
+                wide[1, lower + j],
+                wide[2, lower + j],
+            )
+
+
+@kernel
+def _moments_cols_kernel(n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
+    """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index.
+
+    Narrow matrices are read `fold` rows at a time, as one wide row; then there is one tile.
+    """
+    n_outer, n_reduce, n_inner = shape
+    n_units = n_outer * n_splits * n_tiles
+    for part in prange(n_parts):
+        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+            tile = unit % n_tiles
+            outer = unit // n_tiles // n_splits
+            split = unit // n_tiles % n_splits
+            first_row = n_reduce * split // n_splits
+            n_rows = n_reduce * (split + 1) // n_splits - first_row
+            first_col = n_inner * tile // n_tiles
+            n_cols = n_inner * (tile + 1) // n_tiles - first_col
+            start = (outer * n_reduce + first_row) * n_inner + first_col
+            out = (outer * n_splits + split) * n_inner + first_col
+            count[out : out + n_cols] = 0
+            n_wide = n_rows // fold
+            scratch = np.empty((7, n_cols * fold))
+            found = np.empty(n_cols * fold, np.bool_)
+            _strip_moments(x, weights, start, n_inner * fold, n_wide, scratch, found)
+            _merge_folded(scratch, n_cols, out, count, mean, m2)
+            if n_rows > n_wide * fold:
+                rest = start + n_wide * fold * n_inner
+                narrow = np.empty((7, n_cols))
+                _strip_moments(x, weights, rest, n_inner, n_rows - n_wide * fold, narrow, found[:n_cols])
+                _merge_folded(narrow, n_cols, out, count, mean, m2)
+
+
+def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+    """Moments of x (n_outer, n_reduce, n_inner) over its middle axis; reads x once."""
+    n_outer, n_reduce, n_inner = x.shape
+    rows_at_once = fold(n_reduce, n_inner)
+    n_tiles = -(-n_inner // TILE)
+    splits = n_splits(n_outer * n_tiles, n_reduce * min(n_inner, TILE))
+    splits = min(splits, -(-n_reduce // rows_at_once))
+    flat = carried(x).reshape(-1)
+    taken = None if weights is None else weights.reshape(-1)
+    parts = n_parts(n_outer * n_tiles * splits, x.size)
+    if splits == 1:
+        outputs = [out.reshape(-1) for out in (count, mean, m2)]
+        _moments_cols_kernel(parts, flat, taken, x.shape, rows_at_once, n_tiles, 1, *outputs)
+        return
+    pieces = np.empty((3, n_outer, splits, n_inner))
+    flat_pieces = pieces.reshape(3, -1)
+    _moments_cols_kernel(parts, flat, taken, x.shape, rows_at_once, n_tiles, splits, *flat_pieces)
+    combine_moments(pieces[0], pieces[1], pieces[2], count, mean, m2)
+
+
+@kernel
+def _combine_moments_kernel(n_parts, count, mean, m2, out_count, out_mean, out_m2):
+    n_outer, n_reduce, n_inner = count.shape
+    n_units = n_outer * n_inner
+    for part in prange(n_parts):
+        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+            i = unit // n_inner
+            k = unit % n_inner
+            n, mu, m = np.float64(0), np.float64(0), np.float64(0)
+            for j in range(n_reduce):
+                n, mu, m = welford_combine(n, mu, m, count[i, j, k], mean[i, j, k], m2[i, j, k])
+            out_count[i, k], out_mean[i, k], out_m2[i, k] = n, mu, m
+
+
+def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_mean: Array, out_m2: Array) -> None:
+    """Merge parts (n_outer, n_reduce, n_inner) over the middle axis, in a fixed order."""
+    parts = n_parts(out_count.size, count.size)
+    _combine_moments_kernel(parts, count, mean, m2, out_count, out_mean, out_m2)

@@ -1,0 +1,36 @@
+"""Plain NumPy in float64: the oracle of the tests and the baseline of the benchmarks.
+
+Every launcher says in NumPy what its formula says on paper, with temporaries as large
+as it likes. See :mod:`numbanorm.backends` for the contract.
+"""
+
+from __future__ import annotations
+
+from numbanorm.backends.reference.moments import combine_moments, moments_cols, moments_rows
+from numbanorm.backends.reference.normalize import (
+    affine_cols,
+    affine_rows,
+    norm_channels,
+    norm_groups,
+    norm_rows,
+)
+
+name = "reference"
+
+
+def availability() -> None:
+    """NumPy is always there."""
+
+
+__all__ = [
+    "affine_cols",
+    "affine_rows",
+    "availability",
+    "combine_moments",
+    "moments_cols",
+    "moments_rows",
+    "name",
+    "norm_channels",
+    "norm_groups",
+    "norm_rows",
+]

@@ -1,0 +1,47 @@
+"""Moments by the textbook's two passes, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def _moments(x: Array, weights: Array | None, axis: int, count: Array, mean: Array, m2: Array) -> None:
+    taken = np.ones(x.shape, bool) if weights is None else weights
+    values = np.where(taken, x, 0).astype(np.float64)
+    count[...] = taken.sum(axis)
+    divisor = np.maximum(count, 1)
+    # An infinite element makes the mean infinite and m2 NaN, which is the right answer.
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean[...] = values.sum(axis) / divisor
+        deviations = np.where(taken, values - np.expand_dims(mean, axis), 0)
+        # The second term corrects the rounding of the mean (Bjorck 1983).
+        correction = deviations.sum(axis)
+        mean += correction / divisor
+        m2[...] = (deviations**2).sum(axis) - correction**2 / divisor
+    np.maximum(m2, 0, out=m2)
+
+
+def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+    """Moments of each row of x (n_rows, n_cols)."""
+    _moments(x, weights, 1, count, mean, m2)
+
+
+def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+    """Moments of x (n_outer, n_reduce, n_inner) over its middle axis."""
+    _moments(x, weights, 1, count, mean, m2)
+
+
+def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_mean: Array, out_m2: Array) -> None:
+    """Merge parts (n_outer, n_reduce, n_inner) over the middle axis."""
+    total = count.sum(1)
+    divisor = np.where(total == 0, 1, total)
+    with np.errstate(invalid="ignore", over="ignore"):
+        centre = (count * mean).sum(1) / divisor
+        out_m2[...] = m2.sum(1) + (count * (mean - centre[:, None]) ** 2).sum(1)
+    out_count[...] = total
+    out_mean[...] = centre

@@ -1,0 +1,29 @@
+"""Layers: parameters and running statistics over the functions of :mod:`numbanorm.norms`.
+
+Names, defaults and state dictionaries are torch's, so that trained weights pass both ways::
+
+    layer.load_state_dict(torch_layer.state_dict())
+    torch_layer.load_state_dict({k: torch.from_numpy(v) for k, v in layer.state_dict().items()})
+"""
+
+from __future__ import annotations
+
+from numbanorm.layers._batch import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
+from numbanorm.layers._folding import fold_batch_norm
+from numbanorm.layers._group import GroupNorm
+from numbanorm.layers._instance import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from numbanorm.layers._trailing import LayerNorm, RMSNorm
+
+__all__ = [
+    "BatchNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "RMSNorm",
+    "fold_batch_norm",
+]

@@ -1,0 +1,68 @@
+"""Folding a batch norm into the layer before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm._arguments import as_array
+from numbanorm._axes import canonicalize_axis
+from numbanorm._errors import wrong_length
+from numbanorm.layers._batch import BatchNorm
+
+Array = NDArray[Any]
+
+
+def fold_batch_norm(weight: Any, bias: Any, bn: BatchNorm, *, channel_axis: int = 0) -> tuple[Array, Array]:
+    """Fold an evaluation-mode batch norm into the linear or convolution layer before it.
+
+    ``bn(weight @ x + bias) == new_weight @ x + new_bias``.
+
+    Parameters
+    ----------
+    weight : array_like
+        With the output channels along `channel_axis`: (C, inputs), (C, inputs, kh, kw), ...
+    bias : array_like or None
+        (C,).
+    bn : BatchNorm
+        With running statistics for C channels.
+    channel_axis : int
+        Axis of the output channels in `weight`: 0 in torch, -1 in Keras and flax.
+
+    Returns
+    -------
+    weight, bias : array
+        In the dtype of `weight`; the inputs are not changed.
+
+    Raises
+    ------
+    ValueError
+        If `weight` or `bias` has other than C channels.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> bn = nn.BatchNorm1d(2, eps=0.0)
+    >>> bn.running_mean[:], bn.running_var[:] = 1.0, 4.0
+    >>> fold = nn.fold_batch_norm(np.eye(2, dtype=np.float32), None, bn)
+    >>> fold[0]
+    array([[0.5, 0. ],
+           [0. , 0.5]], dtype=float32)
+    >>> fold[1]
+    array([-0.5, -0.5], dtype=float32)
+    """
+    kernel = as_array(weight, "weight")
+    axis = canonicalize_axis(channel_axis, kernel.ndim)
+    if kernel.shape[axis] != bn.num_features:
+        raise wrong_length("weight", bn.num_features, kernel.shape[axis])
+    scale, shift = bn.folded()
+    offset = shift.astype(np.float64)
+    if bias is not None:
+        given = as_array(bias, "bias")
+        if given.shape != (bn.num_features,):
+            raise wrong_length("bias", bn.num_features, given.size)
+        offset = offset + given * scale.astype(np.float64)
+    shaped = scale.reshape([-1 if i == axis else 1 for i in range(kernel.ndim)])
+    return (kernel * shaped).astype(kernel.dtype), offset.astype(kernel.dtype)

@@ -1,0 +1,85 @@
+"""The group norm layer."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from numbanorm._arguments import as_array
+from numbanorm._errors import check_eps, check_groups, wrong_length
+from numbanorm.layers._layer import Layer
+from numbanorm.norms import group_norm
+from numbanorm.norms._checks import channel_axis_of
+
+Array = NDArray[Any]
+
+
+class GroupNorm(Layer):
+    """Group normalisation of (N, C, ...); see :func:`numbanorm.group_norm`.
+
+    Parameters
+    ----------
+    num_groups, num_channels : int
+        The first divides the second.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are parameters gamma and beta, both (num_channels,).
+    channel_axis : int
+        Where the channels are.
+
+    Raises
+    ------
+    ValueError
+        If `num_groups` is not positive or does not divide `num_channels`.
+
+    Examples
+    --------
+    >>> import numbanorm as nn
+    >>> nn.GroupNorm(2, 6)
+    GroupNorm(2, 6, eps=1e-05, affine=True)
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        channel_axis: int = 1,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
+        super().__init__(dtype, device)
+        check_eps(type(self).__name__, eps)
+        check_groups(num_channels, num_groups)
+        self.num_groups, self.num_channels = index(num_groups), index(num_channels)
+        self.eps = eps
+        self.affine = affine
+        self.channel_axis = channel_axis
+        self.gamma = np.ones(self.num_channels, self.dtype) if affine else None
+        self.beta = np.zeros(self.num_channels, self.dtype) if affine else None
+
+    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
+        """Normalise each group of channels of each sample."""
+        array = as_array(x)
+        channels = array.shape[channel_axis_of(array, self.channel_axis)]
+        if channels != self.num_channels:
+            raise wrong_length("gamma", channels, self.num_channels)
+        y: Array = group_norm(
+            array,
+            self.num_groups,
+            self.gamma,
+            self.beta,
+            eps=self.eps,
+            channel_axis=self.channel_axis,
+            out=out,
+        )
+        return y
+
+    def _settings(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"

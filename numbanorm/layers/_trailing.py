@@ -1,0 +1,133 @@
+"""Layers over the last axes: layer and RMS norm."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from numbanorm._arguments import as_array
+from numbanorm._errors import check_eps, wrong_normalized_shape
+from numbanorm.layers._layer import Layer
+from numbanorm.norms import layer_norm, rms_norm
+
+Array = NDArray[Any]
+
+
+class _TrailingAxes(Layer):
+    """What layer and RMS norm share: parameters over the last axes."""
+
+    def __init__(
+        self, normalized_shape: int | tuple[int, ...] | list[int], eps: float, dtype: DTypeLike, device: str | None
+    ) -> None:
+        super().__init__(dtype, device)
+        check_eps(type(self).__name__, eps)
+        lengths = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        self.normalized_shape = tuple(index(length) for length in lengths)
+        if not self.normalized_shape or min(self.normalized_shape) < 1:
+            raise ValueError(f"normalized_shape must hold positive lengths, but got {self.normalized_shape}")
+        self.eps = eps
+
+    def _axes(self, x: Array) -> tuple[int, ...]:
+        n = len(self.normalized_shape)
+        if x.shape[-n:] != self.normalized_shape:
+            raise wrong_normalized_shape(self.normalized_shape, x.shape)
+        return tuple(range(x.ndim - n, x.ndim))
+
+
+class LayerNorm(_TrailingAxes):
+    """Layer normalisation over the last axes; see :func:`numbanorm.layer_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        Lengths of the normalised last axes, and the shape of gamma and beta.
+    eps : float
+        Added to the variance.
+    elementwise_affine : bool
+        Whether there are parameters.
+    bias : bool
+        Whether beta is among them.
+
+    Raises
+    ------
+    ValueError
+        On a call, if x does not end in `normalized_shape`.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> layer = nn.LayerNorm(3)
+    >>> layer
+    LayerNorm((3,), eps=1e-05, elementwise_affine=True)
+    >>> layer(np.array([[1.0, 2.0, 3.0]], np.float32)).round(3)
+    array([[-1.225,  0.   ,  1.225]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...] | list[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
+        super().__init__(normalized_shape, eps, dtype, device)
+        self.elementwise_affine = elementwise_affine
+        self.gamma = np.ones(self.normalized_shape, self.dtype) if elementwise_affine else None
+        self.beta = np.zeros(self.normalized_shape, self.dtype) if elementwise_affine and bias else None
+
+    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
+        """Normalise x over its last axes."""
+        array = as_array(x)
+        y: Array = layer_norm(array, self.gamma, self.beta, axis=self._axes(array), eps=self.eps, out=out)
+        return y
+
+    def _settings(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class RMSNorm(_TrailingAxes):
+    """Root mean square normalisation over the last axes; see :func:`numbanorm.rms_norm`.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        Lengths of the normalised last axes, and the shape of gamma.
+    eps : float
+        Added to the mean square; 1e-6, where torch's default is the dtype's epsilon.
+    elementwise_affine : bool
+        Whether there is a gamma.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.RMSNorm(2)(np.array([3.0, 4.0], np.float32)).round(4)
+    array([0.8485, 1.1314], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...] | list[int],
+        eps: float = 1e-6,
+        elementwise_affine: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        device: str | None = None,
+    ) -> None:
+        super().__init__(normalized_shape, eps, dtype, device)
+        self.elementwise_affine = elementwise_affine
+        self.gamma = np.ones(self.normalized_shape, self.dtype) if elementwise_affine else None
+
+    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
+        """Normalise x over its last axes."""
+        array = as_array(x)
+        y: Array = rms_norm(array, self.gamma, axis=self._axes(array), eps=self.eps, out=out)
+        return y
+
+    def _settings(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

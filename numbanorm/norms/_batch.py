@@ -1,0 +1,161 @@
+"""Batch norm: statistics over everything but the channels."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _engine
+from numbanorm._arguments import as_running
+from numbanorm._dtypes import compute_dtype
+from numbanorm._engine import Normalized, Parameters, Scale
+from numbanorm._errors import check_eps, degenerate_batch
+from numbanorm._recurrences import reciprocal_std
+from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered
+
+Array = NDArray[Any]
+
+
+def batch_norm(
+    x: Any,
+    gamma: Any = None,
+    beta: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    channel_axis: int = 1,
+    out: Any = None,
+    return_stats: bool = False,
+) -> Any:
+    """Batch normalisation (Ioffe & Szegedy 2015): each channel by its statistics over the batch.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta``. In training, mean and biased variance
+    are those of the batch, and the running statistics, if given, are updated in place::
+
+        running_mean = (1 - momentum) * running_mean + momentum * mean
+        running_var  = (1 - momentum) * running_var  + momentum * var * n / (n - 1)
+
+    In evaluation the running statistics are used and nothing is changed.
+
+    Parameters
+    ----------
+    x : array_like
+        Floating point, (N, C) or more axes.
+    gamma, beta : array_like, optional
+        Scale and shift per channel, (C,).
+    running_mean, running_var : array, optional
+        (C,), floating point. In training they are written to; in evaluation both are needed.
+    training : bool
+        Whether to use the statistics of the batch.
+    momentum : float
+        Weight of the *new* statistics, as in torch. Keras, flax, ONNX and Chainer give the
+        weight of the old ones: their 0.9 is 0.1 here.
+    eps : float
+        Added to the variance; positive in training.
+    channel_axis : int
+        Axis of the channels: 1 (NCHW), -1 (NHWC) or any other.
+    out : array, optional
+        Where to put the result; x itself is allowed.
+    return_stats : bool
+        Also return the ``mean`` and ``rstd`` that were used.
+
+    Returns
+    -------
+    y : array
+        With x's shape and dtype.
+    mean, rstd : array
+        Only with `return_stats`; shaped to broadcast against x.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating point, or a running statistic is not a floating-point array.
+    ValueError
+        If there is one value per channel in training, `eps` is not positive in training, a
+        length is not that of the channels, or evaluation lacks running statistics.
+
+    Notes
+    -----
+    The normalisation uses the biased variance while `running_var` takes the unbiased one, as
+    in torch; :class:`numbanorm.BatchNorm` offers the biased one too. A float32 `running_var`
+    is exact to its last bit here, where torch's may be off by a factor of hundreds for data
+    far from zero.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> mean, var = np.zeros(2), np.ones(2)
+    >>> nn.batch_norm(x, None, None, mean, var, training=True).round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> mean, var
+    (array([0.2, 2. ]), array([ 1.1, 20.9]))
+    """
+    batch = BatchNormSettings(momentum, eps, channel_axis, biased=False)
+    operands = (gamma, beta, running_mean, running_var)
+    return delivered(batch(x, *operands, training=training, out=out), return_stats)
+
+
+class BatchNormSettings(NamedTuple):
+    """The settings of a batch norm; the layers have one more than the function: `biased`."""
+
+    momentum: float
+    eps: float
+    channel_axis: int
+    biased: bool
+
+    def __call__(
+        self, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, *, training: bool, out: Any
+    ) -> Normalized:
+        operands = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+        array = checked_input(x, out, **operands)
+        axis = channel_axis_of(array, self.channel_axis)
+        channels = array.shape[axis]
+        check_eps("batch_norm", self.eps, positive=training)
+        parameters = channel_parameters(gamma, beta, channels, axis)
+        mean = as_running("running_mean", running_mean, channels, writeable=training)
+        var = as_running("running_var", running_var, channels, writeable=training)
+        reduced = tuple(i for i in range(array.ndim) if i != axis)
+        if training:
+            return self._train(array, reduced, parameters, mean, var, out)
+        if mean is None or var is None:
+            raise ValueError("batch_norm in evaluation needs running_mean and running_var, but got None")
+        shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+        given = mean.reshape(shape), var.reshape(shape)
+        return _engine.apply(array, *given, reduced, parameters, Scale(self.eps), out=out)
+
+    def _train(
+        self,
+        x: Array,
+        reduced: tuple[int, ...],
+        parameters: Parameters,
+        running_mean: Array | None,
+        running_var: Array | None,
+        out: Any,
+    ) -> Normalized:
+        count = prod(x.shape[i] for i in reduced)
+        if count == 1:
+            raise degenerate_batch(x.shape)
+        result = _engine.normalize(x, reduced, parameters, Scale(self.eps), out=out, want="var")
+        assert result.mean is not None
+        assert result.var is not None
+        if count:
+            update_running(running_mean, result.mean.reshape(-1), self.momentum)
+            unbiased = 1.0 if self.biased else count / (count - 1)
+            update_running(running_var, result.var.reshape(-1) * unbiased, self.momentum)
+        dtype = compute_dtype(x.dtype)
+        rstd = reciprocal_std(result.var, self.eps, False)
+        return result._replace(mean=result.mean.astype(dtype), rstd=rstd.astype(dtype))
+
+
+def update_running(running: Array | None, new: Array, momentum: float) -> None:
+    """``running = (1 - momentum) * running + momentum * new`` in place, computed in float64."""
+    if running is not None:
+        running[...] = (1 - momentum) * running.astype(np.float64) + momentum * new

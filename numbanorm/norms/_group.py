@@ -1,0 +1,98 @@
+"""Group norm: statistics over some channels and the spatial axes of each sample."""
+
+from __future__ import annotations
+
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _engine
+from numbanorm._engine import Parameters, Scale
+from numbanorm._errors import check_eps, check_groups, degenerate_batch
+from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, sample_axis_of
+
+Array = NDArray[Any]
+
+
+def group_norm(
+    x: Any,
+    num_groups: int,
+    gamma: Any = None,
+    beta: Any = None,
+    *,
+    eps: float = 1e-5,
+    channel_axis: int = 1,
+    out: Any = None,
+    return_stats: bool = False,
+) -> Any:
+    """Group normalisation (Wu & He 2018): each group of channels of each sample by itself.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta`` with statistics over ``C / num_groups``
+    neighbouring channels and the spatial axes. One group is a layer norm of the whole sample
+    with parameters per channel; C groups are an instance norm.
+
+    Parameters
+    ----------
+    x : array_like
+        Floating point, (N, C) or (N, C, ...).
+    num_groups : int
+        Number of groups; divides C.
+    gamma, beta : array_like, optional
+        Scale and shift per channel, (C,).
+    eps : float
+        Added to the variance.
+    channel_axis : int
+        Axis of the channels; the first of the others is that of the samples.
+    out : array, optional
+        Where to put the result; x itself is allowed.
+    return_stats : bool
+        Also return ``mean`` and ``rstd``, repeated per channel so that they broadcast against x.
+
+    Returns
+    -------
+    y : array
+        With x's shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating point.
+    ValueError
+        If `num_groups` is not positive or does not divide C, `eps` is negative, there is a
+        single value per channel in all, or a length does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.group_norm(np.array([[1.0, 3.0, 10.0, 50.0]]), 2).round(3)
+    array([[-1.,  1., -1.,  1.]])
+    """
+    array = checked_input(x, out, gamma=gamma, beta=beta)
+    axis = channel_axis_of(array, channel_axis)
+    channels = array.shape[axis]
+    num_groups = index(num_groups)
+    check_groups(channels, num_groups)
+    check_eps("group_norm", eps)
+    parameters = channel_parameters(gamma, beta, channels, axis)
+    if array.size == num_groups:
+        raise degenerate_batch(array.shape)
+
+    def grouped(a: Array | None, shape: tuple[int, ...]) -> Array | None:
+        # Splitting an axis never copies, so `out` is still written in place.
+        return None if a is None else a.reshape(shape)
+
+    split = (num_groups, channels // num_groups)
+    shape = (*array.shape[:axis], *split, *array.shape[axis + 1 :])
+    features = Parameters((axis, axis + 1), *(grouped(p, split) for p in parameters[1:]))
+    sample = sample_axis_of(axis) + (axis == 0)
+    reduced = tuple(i for i in range(len(shape)) if i not in (axis, sample))
+    want = "rstd" if return_stats else ""
+    source = array.reshape(shape)
+    result = _engine.normalize(source, reduced, features, Scale(eps), out=grouped(out, shape), want=want)
+    y = out if out is not None else result.y.reshape(array.shape)
+    if not return_stats:
+        return y
+    repeated = (np.repeat(s.squeeze(axis + 1), split[1], axis) for s in (result.mean, result.rstd) if s is not None)
+    return (y, *repeated)

@@ -1,0 +1,106 @@
+"""Instance norm: statistics over the spatial axes of each channel of each sample."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from numpy.typing import NDArray
+
+from numbanorm import _engine
+from numbanorm._engine import Scale
+from numbanorm._errors import check_eps
+from numbanorm._reduction import moments
+from numbanorm.norms._batch import BatchNormSettings, update_running
+from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, spatial_axes
+
+Array = NDArray[Any]
+
+
+def instance_norm(
+    x: Any,
+    gamma: Any = None,
+    beta: Any = None,
+    *,
+    eps: float = 1e-5,
+    channel_axis: int = 1,
+    out: Any = None,
+    return_stats: bool = False,
+) -> Any:
+    """Instance normalisation (Ulyanov et al. 2016): each channel of each sample by itself.
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta`` with statistics over the spatial axes.
+
+    Parameters
+    ----------
+    x : array_like
+        Floating point, (N, C, ...) with at least one spatial axis of more than one element.
+    gamma, beta : array_like, optional
+        Scale and shift per channel, (C,).
+    eps : float
+        Added to the variance.
+    channel_axis : int
+        Axis of the channels; the first of the others is that of the samples.
+    out : array, optional
+        Where to put the result; x itself is allowed.
+    return_stats : bool
+        Also return ``mean`` and ``rstd``, shaped to broadcast against x.
+
+    Returns
+    -------
+    y : array
+        With x's shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating point.
+    ValueError
+        If there is only one spatial element, `eps` is negative, or a length does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.instance_norm(np.array([[[1.0, 3.0], [10.0, 50.0]]])).round(3)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+    array = checked_input(x, out, gamma=gamma, beta=beta)
+    axis = channel_axis_of(array, channel_axis)
+    check_eps("instance_norm", eps)
+    parameters = channel_parameters(gamma, beta, array.shape[axis], axis)
+    reduced = spatial_axes(array, axis)
+    want = "rstd" if return_stats else ""
+    return delivered(_engine.normalize(array, reduced, parameters, Scale(eps), out=out, want=want), return_stats)
+
+
+def tracked_instance_norm(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Array | None,
+    running_var: Array | None,
+    *,
+    training: bool,
+    settings: BatchNormSettings,
+    out: Any,
+) -> Array:
+    """Instance norm of (N, C, ...) that may track statistics, or use the tracked ones in evaluation."""
+    if running_mean is None or running_var is None:
+        y: Array = instance_norm(x, gamma, beta, eps=settings.eps, out=out)
+        return y
+    if not training:
+        return settings(x, gamma, beta, running_mean, running_var, training=False, out=out).y
+    array = checked_input(x, out, gamma=gamma, beta=beta)
+    parameters = channel_parameters(gamma, beta, array.shape[1], 1)
+    reduced = spatial_axes(array, 1)
+    _, mean, m2 = moments(array, reduced)
+    n = prod(array.shape[2:])
+    spread = (1,) * len(reduced)
+    mean, var = mean.reshape(mean.shape + spread), (m2 / n).reshape(m2.shape + spread)
+    result = _engine.apply(array, mean, var, reduced, parameters, Scale(settings.eps), out=out)
+    if array.size:
+        unbiased = 1.0 if settings.biased else n / (n - 1)
+        update_running(running_mean, mean.reshape(mean.shape[:2]).mean(0), settings.momentum)
+        update_running(running_var, var.reshape(var.shape[:2]).mean(0) * unbiased, settings.momentum)
+    return result.y

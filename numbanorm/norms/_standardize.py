@@ -1,0 +1,98 @@
+"""The general operation: standardise over some axes, scale and shift by what broadcasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _engine
+from numbanorm._arguments import as_parameter
+from numbanorm._axes import Axis, canonicalize_axes
+from numbanorm._engine import Parameters, Scale
+from numbanorm._errors import ShapeError, check_choice, check_eps
+from numbanorm.norms._checks import checked_input
+
+Array = NDArray[Any]
+
+
+def standardize(
+    x: Any,
+    axis: Axis = None,
+    *,
+    gamma: Any = None,
+    beta: Any = None,
+    eps: float = 1e-5,
+    eps_on: str = "var",
+    ddof: float = 0,
+    out: Any = None,
+) -> Any:
+    """Subtract the mean over `axis` and divide by the standard deviation (z-score).
+
+    ``y = (x - mean) / sqrt(var + eps) * gamma + beta``, the general operation of which
+    the norms are special cases.
+
+    Parameters
+    ----------
+    x : array_like
+        Floating point, any shape.
+    axis : int, tuple of int or None
+        Axes that share one mean and variance; None means all.
+    gamma, beta : array_like, optional
+        Anything that broadcasts against x.
+    eps : float
+        Added to the variance; 0 gives the exact z-score (NaN or inf where all numbers are equal).
+    eps_on : {"var", "std"}
+        "std" divides by ``std + eps`` instead.
+    ddof : float
+        Delta degrees of freedom of the variance.
+    out : array, optional
+        Where to put the result; x itself is allowed.
+
+    Returns
+    -------
+    array
+        With x's shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating point.
+    ValueError
+        If `eps` is negative, or a shape does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.standardize(np.array([1.0, 2.0, 3.0]), eps=0).round(4)
+    array([-1.2247,  0.    ,  1.2247])
+    """
+    array = checked_input(x, out, gamma=gamma, beta=beta)
+    check_eps("standardize", eps)
+    check_choice("eps_on", eps_on, ("var", "std"))
+    axes = canonicalize_axes(axis, array.ndim)
+    parameters = _broadcast_parameters(gamma, beta, array.shape)
+    return _engine.normalize(array, axes, parameters, Scale(eps, eps_on == "std", ddof=ddof), out=out).y
+
+
+def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Parameters:
+    """Parameters of any shape that broadcasts to `shape`, over the axes along which one varies."""
+    gamma, beta = as_parameter("gamma", gamma), as_parameter("beta", beta)
+    given = [p for p in (gamma, beta) if p is not None]
+    for name, parameter in (("gamma", gamma), ("beta", beta)):
+        try:
+            fits = parameter is None or np.broadcast_shapes(parameter.shape, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ShapeError(f"{name} with shape {np.shape(parameter)} does not broadcast to x with shape {shape}")
+    varying = np.broadcast_shapes(*(p.shape for p in given))
+    padded = (1,) * (len(shape) - len(varying)) + varying
+    features = tuple(axis for axis, n in enumerate(padded) if n > 1)
+    compact = tuple(padded[axis] for axis in features)
+
+    def spread(parameter: Array | None) -> Array | None:
+        return None if parameter is None else np.broadcast_to(parameter, varying).reshape(compact)
+
+    return Parameters(features, spread(gamma), spread(beta))
