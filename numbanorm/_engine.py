@@ -76,8 +76,8 @@ def normalize(
     mean and biased var in float64.
     """
     backend = get_backend(x)
-    if parameters.gamma is None and parameters.beta is None:
-        parameters = Parameters()
+    if want != "var" and parameters.gamma is None and parameters.beta is None:
+        parameters = Parameters()  # without parameters more axes play the same role
     source, y = _source_and_output(x, out, parameters)
     statistics: tuple[Array, ...] = ()
     if x.size == 0:

@@ -22,7 +22,7 @@ Ints = tuple[int, ...]
 class Storage:
     """How an array lies in memory.
 
-    ``order`` lists all axes, those of length 1 first, then by falling stride; ``flipped``
+    ``order`` lists all axes, those of length 0 or 1 first, then by falling stride; ``flipped``
     those with a negative stride; ``dense`` says that no gaps remain once they are flipped.
     """
 
@@ -33,7 +33,7 @@ class Storage:
 
 @lru_cache(maxsize=4096)
 def storage(shape: Ints, strides: Ints, itemsize: int) -> Storage:
-    """Storage order of an array without empty axes.
+    """Storage order of an array.
 
     >>> storage((2, 3, 4), (4, 8, 24), 4)
     Storage(order=(2, 1, 0), flipped=(), dense=True)
@@ -45,7 +45,7 @@ def storage(shape: Ints, strides: Ints, itemsize: int) -> Storage:
     for axis in reversed(real):
         dense = dense and abs(strides[axis]) == expected
         expected *= shape[axis]
-    single = [axis for axis in range(len(shape)) if shape[axis] == 1]
+    single = [axis for axis in range(len(shape)) if shape[axis] <= 1]
     return Storage((*single, *real), tuple(axis for axis in real if strides[axis] < 0), dense)
 
 
@@ -92,6 +92,7 @@ def reduction(lengths: Ints, roles: str) -> Reduction:
     runs, word = merge_runs(lengths, roles)
     if "r" not in word:
         runs, word = (*runs, 1), word + "r"
+    view: Ints
     by_rows = word[-1] == "r" and (word[0] == "k" or word == "r" or runs[-1] >= runs[0])
     if by_rows:
         launcher, view = "moments_rows", (prod(runs[:-1]), runs[-1])
@@ -130,7 +131,7 @@ class Normalization:
 #: Words over k (kept), K (kept, with parameters), r (reduced), R (reduced, with parameters).
 _ROWS = re.compile(r"(k?)([rR])")
 _GROUPS = re.compile(r"(k?)(K?)(R?)(r?)")
-_CHANNELS = re.compile(r"(r?)(K?)(r?)")
+_CHANNELS = re.compile(r"((?:r(?=K))?)(K?)(r?)")  # one channel: all of x is its last axis
 
 
 def _fused(runs: Ints, word: str, channels: bool) -> tuple[str | None, Ints]:

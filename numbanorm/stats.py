@@ -68,21 +68,22 @@ def _reduce(x: Any, axis: Axis, keepdims: bool, where: Any, dtype: Any, outs: tu
 
 def _divisor(count: Array, ddof: float, correction: float | None) -> Array:
     """``count - ddof``, by NumPy's rule (0 if not positive) or the Array API's (NaN)."""
-    if correction is None:
-        return np.maximum(count - ddof, 0)
-    if ddof:
+    if correction is not None and ddof:
         raise ValueError("ddof and correction can't be provided simultaneously.")
+    if correction is None:
+        return np.asarray(np.maximum(count - ddof, 0))
     divisor = count - correction
-    return np.where(divisor > 0, divisor, np.nan)
+    return np.asarray(np.where(divisor > 0, divisor, np.nan))
 
 
 def _mean(reduced: _Reduced) -> Array:
     count, mean, m2 = reduced.moments
     if count.all():
-        return mean
+        return np.asarray(mean)
     warnings.warn("Mean of empty slice", RuntimeWarning, stacklevel=3)
     # 0 / 0, so that NumPy's own floating point warning is given as well
-    return np.where(count == 0, np.divide(m2, count), mean)
+    empty: Array = np.divide(m2, count)
+    return np.asarray(np.where(count == 0, empty, mean))
 
 
 def _var(reduced: _Reduced, ddof: float, correction: float | None) -> Array:
@@ -90,7 +91,7 @@ def _var(reduced: _Reduced, ddof: float, correction: float | None) -> Array:
     divisor = _divisor(count, ddof, correction)
     if not (divisor > 0).all():
         warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=3)
-    return np.divide(m2, divisor)
+    return np.asarray(np.divide(m2, divisor))
 
 
 def _delivered(value: Array, reduced: _Reduced, out: Array | None) -> Any:

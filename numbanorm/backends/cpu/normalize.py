@@ -267,6 +267,7 @@ def _channel_moments(x: Array, mean: Array, var: Array) -> None:
 @kernel
 def _affine_rows_kernel(n_parts, x, n_inner, n_splits, mean, rstd, strides, gamma, beta, y):
     """Unit = one of the n_splits pieces of one row; strides say where its operands lie."""
+    n_mid, mean_outer, mean_mid, outer, mid, step = strides
     n_units = x.size // n_inner * n_splits
     for part in prange(n_parts):
         for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
@@ -274,12 +275,12 @@ def _affine_rows_kernel(n_parts, x, n_inner, n_splits, mean, rstd, strides, gamm
             split = unit % n_splits
             lower = n_inner * split // n_splits
             n = n_inner * (split + 1) // n_splits - lower
-            statistic = _offset(row, strides[0])
-            parameter = _offset(row, strides[1])
+            statistic = _offset(row, n_mid, mean_outer, mean_mid)
+            parameter = _offset(row, n_mid, outer, mid)
             mean_hi, mean_lo = _split(mean[statistic], gamma)
             scale = gamma.dtype.type(rstd[statistic])
             start = row * n_inner + lower
-            if strides[1][3]:
+            if step:
                 _write_scaled(x, start, n, mean_hi, mean_lo, scale, gamma, beta, parameter + lower, y)
             else:
                 scale *= gamma[parameter]
@@ -287,23 +288,22 @@ def _affine_rows_kernel(n_parts, x, n_inner, n_splits, mean, rstd, strides, gamm
 
 
 @exact
-def _offset(row, strides):
+def _offset(row, n_mid, outer_stride, mid_stride):
     """Offset in a broadcast operand of row (outer * n_mid + mid) of x."""
-    n_mid, outer, mid, _ = strides
-    return row // n_mid * outer + row % n_mid * mid
+    return row // n_mid * outer_stride + row % n_mid * mid_stride
 
 
-def _strides(operand: Array, n_mid: int) -> tuple[int, int, int, int]:
-    """(n_mid, outer, mid, inner): element strides of a 3-D operand, 0 along broadcast axes."""
-    n_outer, mid, inner = operand.shape
-    return n_mid, mid * inner * (n_outer > 1), inner * (mid > 1), int(inner > 1)
+def _strides(operand: Array) -> tuple[int, int, int]:
+    """Element strides of a dense 3-D operand, 0 along the axes that broadcast."""
+    n_outer, n_mid, n_inner = operand.shape
+    return n_mid * n_inner * (n_outer > 1), n_inner * (n_mid > 1), int(n_inner > 1)
 
 
 def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics constant along the last axis; one read, one write."""
     n_mid, n_inner = x.shape[1:]
     gamma, beta = _same_shape(gamma, beta)
-    strides = (_strides(mean, n_mid), _strides(gamma, n_mid))
+    strides = (n_mid, *_strides(mean)[:2], *_strides(gamma))
     splits = n_splits(x.size // n_inner, n_inner)
     operands = (mean.reshape(-1), rstd.reshape(-1), strides, gamma.reshape(-1), beta.reshape(-1))
     flat, out = carried(x).reshape(-1), carried(y).reshape(-1)
@@ -351,7 +351,7 @@ def _affine_cols_kernel(n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, stri
     """Unit = a chunk of the rows of one tile of columns; operands are prepared when they change."""
     n_rows = x.size // n_inner
     n_units = n_tiles * n_chunks
-    step = strides[1][3]
+    n_mid, mean_outer, mean_mid, outer, mid, step = strides
     for part in prange(n_parts):
         for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
             tile = unit // n_chunks
@@ -363,8 +363,8 @@ def _affine_cols_kernel(n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, stri
             scale = np.empty(width, gamma.dtype)
             prepared = (-1, -1)
             for row in range(n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks):
-                statistic = _offset(row, strides[0]) + lower
-                parameter = _offset(row, strides[1]) + lower * step
+                statistic = _offset(row, n_mid, mean_outer, mean_mid) + lower
+                parameter = _offset(row, n_mid, outer, mid) + lower * step
                 needed = (statistic, parameter * step)
                 if prepared != needed:
                     _prepare(mean, rstd, gamma, statistic, parameter, step, mean_hi, mean_lo, scale)
@@ -378,7 +378,7 @@ def affine_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y
     n_mid, n_inner = x.shape[1:]
     n_rows = x.size // n_inner
     gamma, beta = _same_shape(gamma, beta)
-    strides = (_strides(mean, n_mid), _strides(gamma, n_mid))
+    strides = (n_mid, *_strides(mean)[:2], *_strides(gamma))
     n_tiles = -(-n_inner // (8 * TILE))
     n_chunks = max(1, min(n_rows, MAX_PARTS // n_tiles))
     operands = (mean.reshape(-1), rstd.reshape(-1), strides, gamma.reshape(-1), beta.reshape(-1))

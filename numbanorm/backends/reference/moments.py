@@ -21,7 +21,7 @@ def _moments(x: Array, weights: Array | None, axis: int, count: Array, mean: Arr
         deviations = np.where(taken, values - np.expand_dims(mean, axis), 0)
         # The second term corrects the rounding of the mean (Bjorck 1983).
         correction = deviations.sum(axis)
-        mean += correction / divisor
+        mean += np.where(np.isfinite(correction), correction / divisor, 0)
         m2[...] = (deviations**2).sum(axis) - correction**2 / divisor
     np.maximum(m2, 0, out=m2)
 
