@@ -16,7 +16,7 @@ from numbanorm import _layout
 from numbanorm._backend import get_backend
 from numbanorm._dtypes import compute_dtype, norm_dtype
 from numbanorm._recurrences import reciprocal_std
-from numbanorm._reduction import moments, readonly
+from numbanorm._reduction import moments
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -50,6 +50,10 @@ class Scale(NamedTuple):
     eps_on_std: bool = False
     use_mean: bool = True
     ddof: float = 0
+
+    def divisor(self) -> tuple[float, bool]:
+        """eps and eps_on_std, whatever number types they came as: one specialisation for all."""
+        return float(self.eps), bool(self.eps_on_std)
 
 
 class Normalized(NamedTuple):
@@ -112,7 +116,7 @@ def apply(
     """Normalise with the given statistics, which have x's rank and length 1 over `reduced`."""
     backend = get_backend(x)
     source, y = _source_and_output(x, out, parameters)
-    rstd = reciprocal_std(np.asarray(var, np.float64), scale.eps, scale.eps_on_std)
+    rstd = reciprocal_std(np.asarray(var, np.float64), *scale.divisor())
     if x.size:
         plan = _layout.normalization(source.shape, source.strides, source.itemsize, reduced, parameters.features, False)
         _apply(backend, source, y, plan, np.asarray(mean, np.float64), rstd, parameters)
@@ -135,9 +139,9 @@ def _source_and_output(x: Array, out: Array | None, parameters: Parameters) -> t
         y = out
         y_lay = _layout.storage(y.shape, y.strides, y.itemsize)
     if usable and y_lay == x_lay:
-        return readonly(x), y
+        return x, y
     np.copyto(y, x)
-    return readonly(y), y
+    return y, y
 
 
 def _can_hold(out: Array, x: Array, dtype: np.dtype[Any], parameters: Parameters) -> bool:
@@ -162,7 +166,9 @@ def _delivered(y: Array, out: Array | None) -> Array:
 
 @cache
 def _constant(value: float, dtype: np.dtype[Any]) -> Array:
-    return readonly(np.full(1, value, dtype))
+    constant = np.full(1, value, dtype)
+    constant.flags.writeable = False
+    return constant
 
 
 def _flat_parameters(x: Array, parameters: Parameters, order: Axes) -> tuple[Array, Array]:
@@ -175,7 +181,7 @@ def _flat_parameters(x: Array, parameters: Parameters, order: Axes) -> tuple[Arr
         if len(parameters.features) > 1:
             shape = [x.shape[axis] if axis in parameters.features else 1 for axis in range(x.ndim)]
             parameter = parameter.reshape(shape).transpose(order)
-        return readonly(np.ascontiguousarray(parameter, dtype).reshape(-1))
+        return np.ascontiguousarray(parameter, dtype).reshape(-1)
 
     return flat(parameters.gamma, 1), flat(parameters.beta, 0)
 
@@ -195,14 +201,14 @@ def _normalize_fused(
     source, target = (a.transpose(plan.order).reshape(plan.view) for a in (x, y))
     if plan.launcher == "norm_channels":
         mean, spread = np.empty((2, plan.view[1]))
-        backend.norm_channels(source, gamma, beta, scale.eps, scale.eps_on_std, target, mean, spread)
+        backend.norm_channels(source, gamma, beta, *scale.divisor(), target, mean, spread)
         if want == "rstd":
-            spread = reciprocal_std(spread, scale.eps, scale.eps_on_std)
+            spread = reciprocal_std(spread, *scale.divisor())
     else:
         n_rows = plan.view[0] if want else 0
         mean, spread = np.empty((2, n_rows), compute_dtype(x.dtype))
         launch = getattr(backend, str(plan.launcher))
-        launch(source, gamma, beta, *scale[:3], target, mean, spread)
+        launch(source, gamma, beta, *scale.divisor(), scale.use_mean, target, mean, spread)
     if not want:
         return ()
     return tuple(_restore(statistic, x, plan.order, reduced) for statistic in (mean, spread))
@@ -231,7 +237,7 @@ def _normalize_in_two(
     if not scale.use_mean:
         var += mean**2
         mean[...] = 0
-    rstd = reciprocal_std(var, scale.eps, scale.eps_on_std)
+    rstd = reciprocal_std(var, *scale.divisor())
     _apply(backend, x, y, plan, mean, rstd, parameters)
     return mean, (var if want == "var" else rstd)
 
@@ -266,7 +272,7 @@ def _apply_runs(backend: Any, x: Array, y: Array, mean: Array, rstd: Array, gamm
     else:
         source, target, *operands = (a.reshape((1,) * (3 - a.ndim) + a.shape) for a in arrays)
         launch = backend.affine_cols if operands[0].shape[2] > 1 else backend.affine_rows
-        launch(source, *(readonly(operand) for operand in operands), target)
+        launch(source, *operands, target)
 
 
 def _merged_tail(operand: Array, tail: Axes) -> Array:

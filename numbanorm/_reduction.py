@@ -25,13 +25,6 @@ PIECE_BYTES = 1 << 19
 MAX_PARTS = 1 << 15
 
 
-def readonly(x: Array) -> Array:
-    """A view that no kernel can write to; also one type for Numba, however x came."""
-    view = x.view()
-    view.flags.writeable = False
-    return view
-
-
 def moments(x: Array, axes: Axes, where: Array | None = None) -> Array:
     """Count, mean and m2 of x over `axes`: float64 of shape (3, *kept axes).
 
@@ -53,7 +46,7 @@ def moments(x: Array, axes: Axes, where: Array | None = None) -> Array:
     index = tuple(slice(None, None, -1 if axis in lay.flipped else 1) for axis in lay.order if axis not in axes)
     target = target[(slice(None), *index)]
     result = target if target.flags.c_contiguous else np.zeros(target.shape)
-    _visit(backend, readonly(_in_storage_order(x, lay)), where, roles, result)
+    _visit(backend, _in_storage_order(x, lay), where, roles, result)
     if result is not target:
         target[...] = result
     return out
@@ -108,8 +101,7 @@ def _reduce(backend: Any, x: Array, where: Array | None, roles: str, out: Array)
     x = np.asarray(x, dtype=x.dtype.newbyteorder("="), order="C").reshape(plan.view)
     if not x.flags.aligned:
         x = x.copy()
-    x.flags.writeable = False
-    taken = None if where is None else readonly(np.ascontiguousarray(where).reshape(plan.view))
+    taken = None if where is None else np.ascontiguousarray(where).reshape(plan.view)
     shape = (plan.view[0], *plan.view[2:])
     launch = getattr(backend, plan.launcher)
     if not plan.merges:

@@ -80,7 +80,11 @@ ROWS = [
         "Given normalized_shape=(5, 4), expected input with shape (*, 5, 4), but got input of size (4,)",
     ),
     (lambda: nn.mean(np.ones((2, 3)), axis=(0, 0)), ValueError, "duplicate value in 'axis'"),
-    (lambda: nn.mean(np.ones((2, 3)), axis=5), np.exceptions.AxisError, "axis 5 is out of bounds for array of dimension 2"),
+    (
+        lambda: nn.mean(np.ones((2, 3)), axis=5),
+        np.exceptions.AxisError,
+        "axis 5 is out of bounds for array of dimension 2",
+    ),
     (
         lambda: nn.var(np.ones(3), ddof=1, correction=1),
         ValueError,
@@ -179,7 +183,10 @@ def test_evaluation_needs_running_statistics():
     ("call", "text"),
     [
         (lambda: nn.layer_norm(np.ones((2, 3), F), np.ones(2)), r"gamma should have shape \(3,\)"),
-        (lambda: nn.layer_norm(np.ones((2, 3), F), eps_on="mean"), "eps_on must be one of 'var', 'std', but got 'mean'"),
+        (
+            lambda: nn.layer_norm(np.ones((2, 3), F), eps_on="mean"),
+            "eps_on must be one of 'var', 'std', but got 'mean'",
+        ),
         (lambda: nn.standardize(np.ones((2, 3), F), gamma=np.ones(2)), r"gamma with shape \(2,\) does not broadcast"),
         (lambda: nn.standardize(np.ones(3, F), beta=np.ones((2, 3))), r"beta with shape \(2, 3\) does not broadcast"),
         (lambda: nn.batch_norm(np.ones(3, F), training=True), r"expected at least 2D input \(got 1D input\)"),

@@ -17,7 +17,9 @@ def inputs(name):
     random = np.random.RandomState(0)
     if name.startswith("layer_norm"):
         return random.randn(2, 3, 4).astype(np.float32)
-    drawn = {key: random.randn(*shape) for key, shape in (("1d", (1, 3, 4)), ("2d", (1, 3, 4, 5)), ("3d", (1, 2, 3, 4, 5)))}
+    drawn = {
+        key: random.randn(*shape) for key, shape in (("1d", (1, 3, 4)), ("2d", (1, 3, 4, 5)), ("3d", (1, 2, 3, 4, 5)))
+    }
     return drawn[name.split("_")[2][:2]].astype(np.float32)
 
 

@@ -4,7 +4,7 @@ A backend is a package with a string ``name``, a function ``availability()`` tha
 returns None or why the backend cannot run here, and the launchers below.
 
 Arrays handed to a launcher are dense, C-ordered, aligned and in native byte order;
-inputs are read-only views; outputs are passed in and written completely. Launchers
+inputs may be read-only; outputs are passed in and written completely. Launchers
 neither validate nor reshape; they may use scratch memory of bounded size.
 No dimension is zero. `x` and `y` may be the same memory. Parameters are in the
 compute dtype of `x` (float32, or float64 for float64), moments in float64.

@@ -198,7 +198,8 @@ def test_a_failed_call_leaves_the_state_alone():
 
 
 @pytest.mark.parametrize(
-    ("weight_shape", "axis", "bias"), [((4, 7), 0, True), ((4, 3, 2, 2), 0, False), ((7, 4), -1, True), ((2, 2, 3, 4), -1, False)]
+    ("weight_shape", "axis", "bias"),
+    [((4, 7), 0, True), ((4, 3, 2, 2), 0, False), ((7, 4), -1, True), ((2, 2, 3, 4), -1, False)],
 )
 def test_folding_into_the_layer_before(weight_shape, axis, bias, rng):
     bn = nn.BatchNorm(4)

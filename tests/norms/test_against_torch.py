@@ -80,7 +80,10 @@ ERRORS = [
     (lambda m, a: m.BatchNorm2d(3)(a((2, 3, 4))), "expected 4D input (got 3D input)"),
     (lambda m, a: m.BatchNorm3d(3)(a((2, 3, 4))), "expected 5D input (got 3D input)"),
     (lambda m, a: m.BatchNorm1d(4)(a((2, 3))), "running_mean should contain 3 elements not 4"),
-    (lambda m, a: m.InstanceNorm1d(3)(a((2, 3, 1))), "Expected more than 1 spatial element when training, got input size"),
+    (
+        lambda m, a: m.InstanceNorm1d(3)(a((2, 3, 1))),
+        "Expected more than 1 spatial element when training, got input size",
+    ),
 ]
 
 

@@ -129,7 +129,7 @@ def test_group_norm(backend, shape, dtype, channel, rng):
     gamma, beta = rng.standard_normal((2, channels)).astype("f4")
     for groups in (g for g in range(1, channels + 1) if channels % g == 0 and g != x.size):
         first = np.moveaxis(x.astype(np.float64), axis, 1)
-        normal, mean, rstd = oracle.normalized(first.reshape(shape[0], groups, -1), 2, 1e-5)
+        normal, mean, _ = oracle.normalized(first.reshape(shape[0], groups, -1), 2, 1e-5)
         normal = np.moveaxis(normal.reshape(first.shape), 1, axis)
         expected = normal * spread(gamma, (axis,), x.ndim) + spread(beta, (axis,), x.ndim)
         for _, y in layouts(x):
@@ -149,7 +149,9 @@ def test_standardize_with_parameters_that_broadcast(data):
     x = rng.standard_normal(shape).astype(np.float32) * 3 + 10
     axes = data.draw(st.sampled_from(axis_subsets(len(shape))))
     gamma, beta = (
-        rng.standard_normal([n if data.draw(st.booleans()) else 1 for n in shape[data.draw(st.integers(0, len(shape))) :]])
+        rng.standard_normal(
+            [n if data.draw(st.booleans()) else 1 for n in shape[data.draw(st.integers(0, len(shape))) :]]
+        )
         for _ in range(2)
     )
     gamma, beta = (data.draw(st.sampled_from([p, None])) for p in (gamma, beta))

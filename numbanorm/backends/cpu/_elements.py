@@ -25,10 +25,17 @@ _CARRIERS = {
 }
 
 
-def carried(array: NDArray[Any]) -> NDArray[Any]:
-    """`array`, or a view of its bits in a dtype that Numba can tell apart."""
+def flat_output(array: NDArray[Any]) -> NDArray[Any]:
+    """A dense array as a kernel takes it: 1-D, 16-bit floats as records of their bits."""
     carrier = _CARRIERS.get(array.dtype.name)
-    return array if carrier is None else array.view(carrier)
+    return (array if carrier is None else array.view(carrier)).reshape(-1)
+
+
+def flat_input(array: NDArray[Any]) -> NDArray[Any]:
+    """The same, read-only: no kernel can write to it, and Numba sees one type for all inputs."""
+    flat = flat_output(array)
+    flat.flags.writeable = False
+    return flat
 
 
 @intrinsic

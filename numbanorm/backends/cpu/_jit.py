@@ -25,6 +25,7 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy as np
 from numba import njit, prange
 
 #: What LLVM may assume of floating point: everything but the absence of NaN and inf.
@@ -118,21 +119,21 @@ def threading_layer() -> str:
 
 
 @kernel
-def _nothing(n_parts):
-    """The smallest parallel region."""
-    for _ in prange(n_parts):
-        pass
+def _touch(n_parts, out):
+    """The smallest parallel region that is not optimised away."""
+    for part in prange(n_parts):
+        out[part] = part
 
 
 def start_threads() -> str:
     """Start Numba's threads and name the layer that runs them."""
-    _nothing(2)
+    _touch(2, np.empty(2))
     return threading_layer()
 
 
 def cache_folder() -> str:
     """Where compiled kernels are kept."""
-    return str(_nothing.serial._cache.cache_path) if not numba.config.DISABLE_JIT else "none: the JIT is off"
+    return str(_touch.serial._cache.cache_path) if not numba.config.DISABLE_JIT else "none: the JIT is off"
 
 
 def _load_tbb() -> None:

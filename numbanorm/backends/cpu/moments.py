@@ -14,7 +14,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from numbanorm import _recurrences
-from numbanorm.backends.cpu._elements import carried, load
+from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._launch import BLOCK, TILE, fold, n_parts, n_splits
 
@@ -97,8 +97,8 @@ def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     """Moments of each row of x (n_rows, n_cols); reads x once."""
     n_rows, n_cols = x.shape
     splits = n_splits(n_rows, n_cols)
-    flat = carried(x).reshape(-1)
-    taken = None if weights is None else weights.reshape(-1)
+    flat = flat_input(x)
+    taken = None if weights is None else flat_input(weights)
     parts = n_parts(n_rows * splits, x.size)
     if splits == 1:
         _moments_rows_kernel(parts, flat, taken, n_cols, 1, count, mean, m2)
@@ -227,6 +227,8 @@ def _moments_cols_kernel(n_parts, x, weights, shape, fold, n_tiles, n_splits, co
             start = (outer * n_reduce + first_row) * n_inner + first_col
             out = (outer * n_splits + split) * n_inner + first_col
             count[out : out + n_cols] = 0
+            mean[out : out + n_cols] = 0
+            m2[out : out + n_cols] = 0
             n_wide = n_rows // fold
             scratch = np.empty((7, n_cols * fold))
             found = np.empty(n_cols * fold, np.bool_)
@@ -246,11 +248,11 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     n_tiles = -(-n_inner // TILE)
     splits = n_splits(n_outer * n_tiles, n_reduce * min(n_inner, TILE))
     splits = min(splits, -(-n_reduce // rows_at_once))
-    flat = carried(x).reshape(-1)
-    taken = None if weights is None else weights.reshape(-1)
+    flat = flat_input(x)
+    taken = None if weights is None else flat_input(weights)
     parts = n_parts(n_outer * n_tiles * splits, x.size)
     if splits == 1:
-        outputs = [out.reshape(-1) for out in (count, mean, m2)]
+        outputs = [flat_output(out) for out in (count, mean, m2)]
         _moments_cols_kernel(parts, flat, taken, x.shape, rows_at_once, n_tiles, 1, *outputs)
         return
     pieces = np.empty((3, n_outer, splits, n_inner))
@@ -260,20 +262,21 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
 
 
 @kernel
-def _combine_moments_kernel(n_parts, count, mean, m2, out_count, out_mean, out_m2):
-    n_outer, n_reduce, n_inner = count.shape
+def _combine_moments_kernel(n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
+    n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_inner
     for part in prange(n_parts):
         for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
-            i = unit // n_inner
-            k = unit % n_inner
+            first = unit // n_inner * n_reduce * n_inner + unit % n_inner
             n, mu, m = np.float64(0), np.float64(0), np.float64(0)
-            for j in range(n_reduce):
-                n, mu, m = welford_combine(n, mu, m, count[i, j, k], mean[i, j, k], m2[i, j, k])
-            out_count[i, k], out_mean[i, k], out_m2[i, k] = n, mu, m
+            for i in range(first, first + n_reduce * n_inner, n_inner):
+                n, mu, m = welford_combine(n, mu, m, load(count, i), load(mean, i), load(m2, i))
+            out_count[unit], out_mean[unit], out_m2[unit] = n, mu, m
 
 
 def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_mean: Array, out_m2: Array) -> None:
     """Merge parts (n_outer, n_reduce, n_inner) over the middle axis, in a fixed order."""
     parts = n_parts(out_count.size, count.size)
-    _combine_moments_kernel(parts, count, mean, m2, out_count, out_mean, out_m2)
+    inputs = [flat_input(a) for a in (count, mean, m2)]
+    outputs = [flat_output(a) for a in (out_count, out_mean, out_m2)]
+    _combine_moments_kernel(parts, *inputs, count.shape, *outputs)

@@ -13,7 +13,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from numbanorm import _recurrences
-from numbanorm.backends.cpu._elements import carried, load, store
+from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._launch import CHANNEL_BYTES, MAX_PARTS, SHORT_SEGMENT, TILE, n_parts, n_splits
 from numbanorm.backends.cpu.moments import (
@@ -112,9 +112,11 @@ def norm_rows(
         affine_rows(x.reshape(cube), mu, r, gamma.reshape(1, 1, -1), beta.reshape(1, 1, -1), y.reshape(cube))
         return
     gamma, beta = _same_length(gamma, beta)
-    flat, out = carried(x).reshape(-1), carried(y).reshape(-1)
+    flat, out = flat_input(x), flat_output(y)
     parts = n_parts(n_rows, x.size)
-    _norm_rows_kernel(parts, flat, n_cols, gamma, beta, eps, eps_on_std, use_mean, out, mean, rstd)
+    _norm_rows_kernel(
+        parts, flat, n_cols, flat_input(gamma), flat_input(beta), eps, eps_on_std, use_mean, out, mean, rstd
+    )
 
 
 def _same_length(gamma: Array, beta: Array) -> tuple[Array, Array]:
@@ -190,9 +192,22 @@ def norm_groups(
         cube = (1, n_rows * n_channels, n_inner)
         affine_rows(x.reshape(cube), mu, r, gamma, beta, y.reshape(cube))
         return
-    flat, out = carried(x).reshape(-1), carried(y).reshape(-1)
+    flat, out = flat_input(x), flat_output(y)
     parts = n_parts(n_rows, x.size)
-    _norm_groups_kernel(parts, flat, n_inner, n_channels, gamma, beta, eps, eps_on_std, use_mean, out, mean, rstd)
+    _norm_groups_kernel(
+        parts,
+        flat,
+        n_inner,
+        n_channels,
+        flat_input(gamma),
+        flat_input(beta),
+        eps,
+        eps_on_std,
+        use_mean,
+        out,
+        mean,
+        rstd,
+    )
 
 
 @kernel
@@ -233,9 +248,11 @@ def norm_channels(
     cached = n * n_inner * x.itemsize <= CHANNEL_BYTES
     many = n_channels >= MAX_PARTS or x.size < MAX_PARTS * 1024
     if n_inner >= SHORT_SEGMENT and cached and many:
-        flat, out = carried(x).reshape(-1), carried(y).reshape(-1)
+        flat, out = flat_input(x), flat_output(y)
         parts = n_parts(n_channels, x.size)
-        _norm_channels_kernel(parts, flat, x.shape, gamma, beta, eps, eps_on_std, out, mean, var)
+        _norm_channels_kernel(
+            parts, flat, x.shape, flat_input(gamma), flat_input(beta), eps, eps_on_std, out, mean, var
+        )
         return
     _channel_moments(x, mean, var)
     rstd = _recurrences.reciprocal_std(var, eps, eps_on_std)
@@ -305,8 +322,8 @@ def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y
     gamma, beta = _same_shape(gamma, beta)
     strides = (n_mid, *_strides(mean)[:2], *_strides(gamma))
     splits = n_splits(x.size // n_inner, n_inner)
-    operands = (mean.reshape(-1), rstd.reshape(-1), strides, gamma.reshape(-1), beta.reshape(-1))
-    flat, out = carried(x).reshape(-1), carried(y).reshape(-1)
+    operands = (flat_input(mean), flat_input(rstd), strides, flat_input(gamma), flat_input(beta))
+    flat, out = flat_input(x), flat_output(y)
     parts = n_parts(x.size // n_inner * splits, x.size)
     _affine_rows_kernel(parts, flat, n_inner, splits, *operands, out)
 
@@ -381,7 +398,7 @@ def affine_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y
     strides = (n_mid, *_strides(mean)[:2], *_strides(gamma))
     n_tiles = -(-n_inner // (8 * TILE))
     n_chunks = max(1, min(n_rows, MAX_PARTS // n_tiles))
-    operands = (mean.reshape(-1), rstd.reshape(-1), strides, gamma.reshape(-1), beta.reshape(-1))
-    flat, out = carried(x).reshape(-1), carried(y).reshape(-1)
+    operands = (flat_input(mean), flat_input(rstd), strides, flat_input(gamma), flat_input(beta))
+    flat, out = flat_input(x), flat_output(y)
     parts = n_parts(n_tiles * n_chunks, x.size)
     _affine_cols_kernel(parts, flat, n_inner, n_tiles, n_chunks, *operands, out)

@@ -1,0 +1,248 @@
+"""What only compiled code can show: threads, forks, bits, types, machine code, the cache."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numba
+import numpy as np
+import pytest
+
+import numbanorm as nn
+from numbanorm.backends.cpu import _jit, moments, normalize
+
+pytestmark = pytest.mark.compiled
+
+KERNELS = [
+    kernel for module in (moments, normalize) for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)
+]
+
+
+def run(code, **environment):
+    """Run code in a fresh interpreter; its output."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + f"\nexit status {done.returncode}"
+    return done.stdout
+
+
+def results(rng):
+    """One call of every launcher on inputs that reach the parallel twin."""
+    image = rng.standard_normal((16, 70, 15, 15)).astype(np.float32) + 100
+    rows = rng.standard_normal((300, 500)).astype(np.float32)
+    tall = rng.standard_normal((200_000, 5)).astype(np.float32) + 1000
+    gamma = rng.standard_normal(70).astype(np.float32)
+    yield from nn.mean_var(image, axis=(0, 2, 3))
+    yield from nn.mean_var(image, axis=1)
+    yield from nn.mean_var(rows)
+    yield from nn.mean_var(rows, axis=0, where=rows > 0)
+    yield from nn.mean_var(rows, axis=1, where=rows > 0)
+    yield from nn.mean_var(tall, axis=0)
+    yield from nn.mean_var(tall[::2], axis=0)
+    yield nn.layer_norm(rows)
+    yield nn.layer_norm(image, gamma, axis=1)
+    yield nn.rms_norm(rows.astype(np.float16))
+    yield nn.batch_norm(image, gamma, training=True)
+    yield nn.batch_norm(tall, training=True)
+    yield nn.batch_norm(image, gamma, None, gamma, gamma**2, training=False)
+    yield nn.instance_norm(image, gamma)
+    yield nn.group_norm(image, 7, gamma)
+    yield nn.standardize(tall.reshape(-1))
+
+
+def test_bitwise_equal_for_any_number_of_threads():
+    threads = numba.get_num_threads()
+    expected = list(results(np.random.default_rng(0)))
+    try:
+        for n in range(1, threads + 1):
+            numba.set_num_threads(n)
+            for actual, wanted in zip(results(np.random.default_rng(0)), expected, strict=True):
+                np.testing.assert_array_equal(actual, wanted)
+    finally:
+        numba.set_num_threads(threads)
+
+
+def test_the_serial_twin_gives_the_same_bits(monkeypatch):
+    expected = list(results(np.random.default_rng(0)))
+    monkeypatch.setattr(_jit.Kernel, "__call__", lambda kernel, n_parts, *args: kernel.serial(n_parts, *args))
+    for actual, wanted in zip(results(np.random.default_rng(0)), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+THREADS = """
+    import threading
+    import numpy as np
+    import numbanorm as nn
+
+    x = np.random.default_rng(0).standard_normal((512, 256)).astype(np.float32)
+    expected = nn.layer_norm(x), nn.var(x, axis=0)
+    wrong = []
+
+    def work():
+        for _ in range(100):
+            for actual, wanted in zip((nn.layer_norm(x), nn.var(x, axis=0)), expected):
+                if not np.array_equal(actual, wanted):
+                    wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not wrong
+    print(nn.show_config("dict")["threading layer"])
+"""
+
+FORK = """
+    import multiprocessing
+    import numpy as np
+    import numbanorm as nn
+
+    x = np.random.default_rng(0).standard_normal((512, 256)).astype(np.float32)
+    expected = nn.layer_norm(x)
+
+    def child(_):
+        return bool(np.array_equal(nn.layer_norm(x), expected)), float(nn.var(x))
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        answers = pool.map(child, range(8))
+    assert all(same for same, _ in answers)
+    assert np.array_equal(nn.layer_norm(x), expected)
+    print(nn.show_config("dict")["threading layer"])
+"""
+
+
+@pytest.mark.parametrize("layer", ["tbb", "omp", "workqueue"])
+@pytest.mark.parametrize("code", [THREADS, FORK], ids=["threads", "fork"])
+def test_no_call_aborts_the_process(code, layer):
+    """Python threads that meet, and forked children, under every threading layer."""
+    if code is FORK and not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    assert run(code, NUMBA_THREADING_LAYER=layer).split()[-1] == layer
+
+
+def test_losers_take_the_serial_twin(monkeypatch):
+    entry = _jit._Entry()
+    monkeypatch.setattr(_jit, "_entry", entry)
+    taken = []
+
+    class Recorder:
+        def parallel(self, *args):
+            taken.append("parallel")
+            thread = threading.Thread(target=entry.guarded, args=(loser, 2, ()))
+            thread.start()
+            thread.join()
+
+        def serial(self, *args):
+            taken.append("serial")
+
+    class Loser(Recorder):
+        parallel = None
+
+    loser = Loser()
+    entry.guarded(Recorder(), 2, ())
+    assert taken == ["parallel", "serial"]
+    entry._pid = -1
+    entry.guarded(Recorder(), 2, ())
+    assert taken == ["parallel", "serial", "serial"]
+
+
+def test_the_tbb_wheel_is_found():
+    pytest.importorskip("numba.np.ufunc.tbbpool")
+    code = "import numbanorm as nn; print(nn.show_config('dict')['threading layer'])"
+    assert run(code, NUMBA_THREADING_LAYER="default").strip() == "tbb"
+
+
+def test_one_specialisation_for_every_rank_and_layout(rng):
+    kernel = normalize._norm_rows_kernel.serial
+    nn.layer_norm(np.ones((2, 3), np.float32))
+    count = len(kernel.signatures)
+    x = rng.standard_normal((2, 3, 2, 4)).astype(np.float32)
+    readonly = x.copy()
+    readonly.flags.writeable = False
+    for y in (x, x[0], x[0, 0], x[0, 0, 0], readonly, x[:, ::2], np.asfortranarray(x), x[::-1]):
+        nn.layer_norm(y)
+        nn.layer_norm(y, np.ones(y.shape[-1], np.float64), return_stats=True)
+        nn.rms_norm(y, out=y.copy())
+    assert len(kernel.signatures) == count
+
+
+def test_main_loops_use_vector_registers():
+    """Reductions and writes are packed: no element-by-element gathers, several accumulators."""
+    nn.layer_norm(np.ones((2, 3), np.float32), np.ones(3))
+    nn.var(np.ones((300, 300), np.float32), axis=0)
+    for function in (moments._block, moments._column_sums, normalize._write_segment, normalize._write_scaled):
+        function.recompile() if function._cache is not None else None
+        code = "\n".join(function.inspect_asm().values())
+        if "ymm" not in code and "zmm" not in code:
+            pytest.skip("no wide vectors on this machine")
+        assert "gather" not in code, function.__name__
+
+
+def test_kernels_write_nothing_but_their_outputs(rng):
+    assert len(KERNELS) >= 8
+    x = rng.standard_normal((4, 5)).astype(np.float32)
+    x.flags.writeable = False
+    gamma = np.ones(5, np.float32)
+    gamma.flags.writeable = False
+    nn.layer_norm(x, gamma, gamma)
+    nn.batch_norm(x, gamma, gamma, training=True)
+    for kernel in KERNELS:
+        for signature in kernel.serial.signatures:
+            arrays = [argument for argument in signature if isinstance(argument, numba.types.Array)]
+            assert not arrays[0].mutable
+            if "norm" in kernel.name:
+                assert [array.mutable for array in arrays] == [False] * 3 + [True] * 3
+
+
+MEMORY = """
+    import resource
+    import numpy as np
+    import numbanorm as nn
+    from numbanorm.backends.cpu import moments
+
+    x = np.ones({shape}, np.float32)
+    for axis in {axes}:  # load the kernels
+        nn.mean_var(np.ones(({small}), np.float32), axis=axis)
+    one = [np.ones(1) for _ in range(6)]
+    for array in one[:3]:
+        array.flags.writeable = False
+    for launch in (moments._combine_moments_kernel.serial, moments._combine_moments_kernel.parallel):
+        launch(2, *one[:3], (1, 1, 1), *one[3:])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for axis in {axes}:
+        nn.mean_var(x, axis=axis)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+@pytest.mark.parametrize(
+    ("shape", "axes", "small"),
+    [
+        ("(1 << 14, 1 << 14)", "(None, 1, 0)", "300, 400"),
+        ("(646, 646, 643)", "((0, 2), (1, 2))", "50, 60, 70"),
+    ],
+)
+def test_a_gigabyte_is_reduced_in_two_megabytes(shape, axes, small):
+    assert int(run(MEMORY.format(shape=shape, axes=axes, small=small))) < 2048
+
+
+def test_gaps_are_gathered_piece_by_piece():
+    code = """
+        import tracemalloc
+        import numpy as np
+        import numbanorm as nn
+
+        x = np.ones((4000, 4000), np.float32)[:, ::2]
+        nn.mean_var(x[:100], axis=0), nn.mean_var(x[:100], axis=0, where=x[:100] > 0)
+        tracemalloc.start()
+        nn.mean_var(x, axis=0), nn.mean_var(x.astype(">f4", copy=False)[::-1], axis=1)
+        print(tracemalloc.get_traced_memory()[1])
+    """
+    assert int(run(code)) < 40_000_000  # the byte-swapped copy that the test itself makes is 32 MB

@@ -1,0 +1,27 @@
+"""How work is cut: integers from shapes."""
+
+import pytest
+
+from numbanorm.backends.cpu import _launch
+
+
+@pytest.mark.parametrize("n_units", [1, 7, 64, 10**9])
+@pytest.mark.parametrize("n_elements", [1, _launch.SERIAL_BELOW - 1, _launch.SERIAL_BELOW, 10**12])
+def test_parts_are_never_more_than_units(n_units, n_elements):
+    parts = _launch.n_parts(n_units, n_elements)
+    assert 1 <= parts <= min(n_units, _launch.MAX_PARTS)
+    assert n_elements >= _launch.SERIAL_BELOW or parts == 1
+
+
+def test_only_long_reductions_are_cut():
+    assert _launch.n_splits(64, 10**9) == 1
+    assert _launch.n_splits(1, 1000) == 1
+    assert _launch.n_splits(1, 10**8) == _launch.MAX_PARTS
+    assert _launch.n_splits(1, 20 * _launch.BLOCK) == 2
+
+
+@pytest.mark.parametrize(
+    ("n_reduce", "n_inner", "expected"), [(1000, 16, 16), (3, 16, 3), (1000, 256, 1), (1000, 1, 256)]
+)
+def test_narrow_matrices_are_read_wide(n_reduce, n_inner, expected):
+    assert _launch.fold(n_reduce, n_inner) == expected

@@ -1,0 +1,145 @@
+"""Backends mirror each other: the same launchers with the same signatures, and they agree."""
+
+import inspect
+from importlib import import_module
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numbanorm._dtypes import compute_dtype
+from numbanorm.backends import LAUNCHERS, cpu, reference
+from tests import oracle
+from tests.oracle import as_dtype, assert_normalized
+
+dimension = st.sampled_from([1, 2, 3, 5, 8, 31, 33, 64, 70])
+dtypes = st.sampled_from(oracle.FLOATS)
+seeds = st.integers(0, 1000)
+
+
+def parameters(function):
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_signatures_are_equal(launcher):
+    assert parameters(getattr(cpu, launcher)) == parameters(getattr(reference, launcher))
+
+
+@pytest.mark.parametrize("backend", [cpu, reference])
+def test_every_launcher_is_there_and_documented(backend):
+    assert backend.name == backend.__name__.rsplit(".", 1)[1]
+    assert backend.availability() is None
+    for launcher in LAUNCHERS:
+        assert getattr(backend, launcher).__doc__
+        home = getattr(backend, launcher).__module__.rsplit(".", 1)[1]
+        twin = getattr(import_module(f"numbanorm.backends.reference.{home}"), launcher)
+        assert twin is getattr(reference, launcher)
+
+
+def sample(shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x = as_dtype(rng.standard_normal(shape) * 2 + 3, dtype)
+    x.flags.writeable = False
+    return x, rng
+
+
+def poisoned(shape, n):
+    return [np.full(shape, np.nan) for _ in range(n)]
+
+
+def both(launcher, arguments, make_outputs):
+    """Outputs of both backends, which start as NaN."""
+    results = []
+    for backend in (cpu, reference):
+        outputs = make_outputs()
+        getattr(backend, launcher)(*arguments, *outputs)
+        results.append(outputs)
+    return results
+
+
+def assert_moments(ours, theirs):
+    for actual, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-12)
+
+
+@given(dimension, dimension, dtypes, seeds, st.booleans())
+def test_moments_rows(n_rows, n_cols, dtype, seed, masked):
+    x, rng = sample((n_rows, n_cols), dtype, seed)
+    mask = rng.random(x.shape) < 0.5 if masked else None
+    assert_moments(*both("moments_rows", (x, mask), lambda: poisoned(n_rows, 3)))
+
+
+@given(dimension, dimension, dimension, dtypes, seeds, st.booleans())
+def test_moments_cols(n_outer, n_reduce, n_inner, dtype, seed, masked):
+    x, rng = sample((n_outer, n_reduce, n_inner), dtype, seed)
+    mask = rng.random(x.shape) < 0.5 if masked else None
+    assert_moments(*both("moments_cols", (x, mask), lambda: poisoned((n_outer, n_inner), 3)))
+
+
+@given(dimension, dimension, dimension, seeds)
+def test_combine_moments(n_outer, n_reduce, n_inner, seed):
+    rng = np.random.default_rng(seed)
+    shape = (n_outer, n_reduce, n_inner)
+    count = rng.integers(0, 4, shape).astype(np.float64)
+    mean, m2 = rng.standard_normal(shape) * (count > 0), rng.random(shape) * (count > 0)
+    assert_moments(*both("combine_moments", (count, mean, m2), lambda: poisoned((n_outer, n_inner), 3)))
+
+
+def norm_parameters(rng, dtype, lengths):
+    return [rng.standard_normal(length).astype(compute_dtype(as_dtype(0, dtype).dtype)) for length in lengths]
+
+
+def norm_outputs(x, n, dtype=None):
+    def make():
+        y = np.full(x.shape, np.nan, x.dtype)
+        return y, *(np.full(n, np.nan, dtype or compute_dtype(x.dtype)) for _ in range(2))
+
+    return make
+
+
+def assert_norms(ours, theirs):
+    assert_normalized(ours[0], theirs[0].astype(np.float64))
+    for actual, expected in zip(ours[1:], theirs[1:], strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=2e-7, atol=1e-7)
+
+
+@given(dimension, dimension, dtypes, seeds, st.booleans(), st.booleans(), st.booleans(), st.data())
+def test_norm_rows(n_rows, n_cols, dtype, seed, on_std, use_mean, wanted, data):
+    x, rng = sample((n_rows, n_cols), dtype, seed)
+    gamma, beta = norm_parameters(rng, dtype, [data.draw(st.sampled_from([1, n_cols])) for _ in range(2)])
+    arguments = (x, gamma, beta, 0.1, on_std, use_mean)
+    assert_norms(*both("norm_rows", arguments, norm_outputs(x, n_rows if wanted else 0)))
+
+
+@given(dimension, st.integers(1, 4), dimension, dtypes, seeds, st.booleans(), st.data())
+def test_norm_groups(n_rows, n_channels, n_inner, dtype, seed, use_mean, data):
+    x, rng = sample((n_rows, n_channels, n_inner), dtype, seed)
+    repeats = data.draw(st.sampled_from([r for r in range(1, n_rows + 1) if n_rows % r == 0]))
+    lengths = [data.draw(st.sampled_from([1, n_channels * n_rows // repeats])) for _ in range(2)]
+    gamma, beta = norm_parameters(rng, dtype, lengths)
+    arguments = (x, gamma, beta, 0.1, False, use_mean)
+    assert_norms(*both("norm_groups", arguments, norm_outputs(x, n_rows)))
+
+
+@given(dimension, dimension, dimension, dtypes, seeds, st.data())
+def test_norm_channels(n, n_channels, n_inner, dtype, seed, data):
+    x, rng = sample((n, n_channels, n_inner), dtype, seed)
+    gamma, beta = norm_parameters(rng, dtype, [data.draw(st.sampled_from([1, n_channels])) for _ in range(2)])
+    ours, theirs = both("norm_channels", (x, gamma, beta, 0.1, False), norm_outputs(x, n_channels, np.float64))
+    assert_norms(ours, theirs)
+    assert_moments(ours[1:], theirs[1:])
+
+
+@pytest.mark.parametrize("launcher", ["affine_rows", "affine_cols"])
+@given(dimension, dimension, dimension, dtypes, seeds, st.data())
+def test_affine(launcher, n_outer, n_mid, n_inner, dtype, seed, data):
+    shape = (n_outer, n_mid, n_inner)
+    x, rng = sample(shape, dtype, seed)
+    inner = n_inner if launcher == "affine_cols" else 1
+    lead = [data.draw(st.sampled_from([1, n])) for n in shape[:2]]
+    mean, rstd = rng.standard_normal((*lead, inner)) + 3, rng.random((*lead, inner)) + 0.5
+    gamma, beta = norm_parameters(rng, dtype, [[data.draw(st.sampled_from([1, n])) for n in shape] for _ in range(2)])
+    ours, theirs = both(launcher, (x, mean, rstd, gamma, beta), lambda: [np.full(shape, np.nan, x.dtype)])
+    assert_normalized(ours[0], theirs[0].astype(np.float64))
