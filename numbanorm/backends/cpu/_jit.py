@@ -72,9 +72,11 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = function.__name__
-        self.serial = njit(fastmath=FASTMATH, **_OPTIONS)(_renamed(function, "serial"))
-        self.parallel = self.serial
-        if not numba.config.DISABLE_JIT:
+        if numba.config.DISABLE_JIT:
+            # Compiled code gives no floating point warnings, so neither does its Python form.
+            self.serial = self.parallel = np.errstate(all="ignore")(function)
+        else:
+            self.serial = njit(fastmath=FASTMATH, **_OPTIONS)(_renamed(function, "serial"))
             self.parallel = njit(fastmath=FASTMATH, parallel=True, **_OPTIONS)(_renamed(function, "parallel"))
 
     def __call__(self, n_parts: int, *args: Any) -> None:
