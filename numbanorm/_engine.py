@@ -120,7 +120,8 @@ def apply(
     if x.size:
         plan = _layout.normalization(source.shape, source.strides, source.itemsize, reduced, parameters.features, False)
         _apply(backend, source, y, plan, np.asarray(mean, np.float64), rstd, parameters)
-    return Normalized(_delivered(y, out), mean=mean, rstd=rstd)
+    dtype = compute_dtype(x.dtype)
+    return Normalized(_delivered(y, out), mean=mean.astype(dtype), rstd=rstd.astype(dtype))
 
 
 def _source_and_output(x: Array, out: Array | None, parameters: Parameters) -> tuple[Array, Array]:

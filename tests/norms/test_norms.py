@@ -99,6 +99,8 @@ def test_batch_norm_in_evaluation_changes_nothing(backend, shape, dtype, rng):
             assert_normalized(result, (x.astype(np.float64) - m) / np.sqrt(v + 1e-5) * g + b)
             np.testing.assert_allclose(mu, m, rtol=1e-7)
             np.testing.assert_allclose(r, 1 / np.sqrt(v + 1e-5), rtol=2e-7)
+            assert mu.dtype == r.dtype == (np.float64 if dtype == "float64" else np.float32)
+            assert not np.shares_memory(mu, mean)
         for before, after in zip(frozen, (gamma, beta, mean, var), strict=True):
             np.testing.assert_array_equal(before, after)
 
