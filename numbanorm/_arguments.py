@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm._dtypes import FLOATS
+from numbanorm._dtypes import is_float
 from numbanorm._errors import ShapeError, masked_array, unsupported_dtype, wrong_length
 
 Array = NDArray[Any]
@@ -42,7 +42,7 @@ def as_parameter(name: str, value: Any) -> Array | None:
     if value is None:
         return None
     parameter = as_array(value, name)
-    if parameter.dtype.name not in FLOATS and parameter.dtype.kind not in "iub":
+    if not is_float(parameter.dtype) and parameter.dtype.kind not in "iub":
         raise unsupported_dtype(name, parameter.dtype)
     return parameter
 
@@ -51,7 +51,7 @@ def as_running(name: str, value: Any, channels: int, *, writeable: bool) -> Arra
     """A running statistic: a floating-point array (`channels`,), writeable if it will be updated."""
     if value is None:
         return None
-    if not isinstance(value, np.ndarray) or value.dtype.name not in FLOATS:
+    if not isinstance(value, np.ndarray) or not is_float(value.dtype):
         came = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point NumPy array, which training updates in place, but got {came}")
     if value.shape != (channels,):

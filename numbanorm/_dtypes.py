@@ -28,6 +28,12 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 @lru_cache(maxsize=256)
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether norms take this dtype (cached, because ``dtype.name`` takes microseconds)."""
+    return dtype.name in FLOATS
+
+
+@lru_cache(maxsize=256)
 def statistics_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Dtype of mean and variance, as NumPy's; raises TypeError for what has none."""
     if dtype.name in FLOATS:

@@ -25,14 +25,14 @@ Axes = tuple[int, ...]
 SHORT_RUN = 64
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], order: Axes | None = None) -> Array:
-    """Uninitialised memory for an output, dense, its axes falling in stride as in `order`.
+def empty(shape: Axes, dtype: np.dtype[Any], lay: _layout.Storage) -> Array:
+    """Uninitialised memory for an output, dense, with its axes in the storage order of `lay`.
 
-    Every output the size of x is allocated here.
+    Every output of x's size is allocated here.
     """
-    if order is None:
+    if lay.c_order:
         return np.empty(shape, dtype)
-    return np.empty([shape[axis] for axis in order], dtype).transpose(np.argsort(order))
+    return np.empty([shape[axis] for axis in lay.order], dtype).transpose(np.argsort(lay.order))
 
 
 class Parameters(NamedTuple):
@@ -134,7 +134,7 @@ def _source_and_output(x: Array, out: Array | None, parameters: Parameters) -> t
     x_lay = _layout.storage(x.shape, x.strides, x.itemsize)
     usable = x_lay.dense and not x_lay.flipped and x.flags.aligned and x.dtype == dtype
     if out is None or not _can_hold(out, x, dtype, parameters):
-        y = empty(x.shape, dtype, x_lay.order)
+        y = empty(x.shape, dtype, x_lay)
         y_lay = x_lay
     else:
         y = out

@@ -30,6 +30,11 @@ class Storage:
     flipped: Ints
     dense: bool
 
+    @property
+    def c_order(self) -> bool:
+        """Whether the axes lie in their own order."""
+        return self.order == tuple(range(len(self.order)))
+
 
 @lru_cache(maxsize=4096)
 def storage(shape: Ints, strides: Ints, itemsize: int) -> Storage:

@@ -15,9 +15,9 @@ import pytest
 # after the whole source keeps an edited helper from meeting an old kernel. Set before numba loads.
 _SOURCE = Path(__file__).parents[1] / "numbanorm"
 _HASH = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_SOURCE.rglob("*.py"))))
-os.environ.setdefault(
-    "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir(), f"numbanorm-kernels-{os.getuid()}-{_HASH.hexdigest()[:16]}"))
-)
+_USER = os.getuid() if hasattr(os, "getuid") else 0
+_FOLDER = f"numbanorm-kernels-{_USER}-{_HASH.hexdigest()[:16]}"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir(), _FOLDER)))
 
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") == "1"
 

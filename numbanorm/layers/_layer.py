@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._backend import load_backend
-from numbanorm._dtypes import FLOATS
+from numbanorm._dtypes import is_float
 from numbanorm._errors import ShapeError
 
 Array = NDArray[Any]
@@ -44,7 +44,7 @@ class Layer:
 
     def __init__(self, dtype: DTypeLike, device: str | None) -> None:
         self.dtype = np.dtype(dtype)
-        if self.dtype.name not in FLOATS:
+        if not is_float(self.dtype):
             raise TypeError(f"dtype must be a floating-point dtype, but got {self.dtype}")
         self.training = True
         self.to(device or "cpu")
@@ -110,7 +110,7 @@ class Layer:
         for key, array in arrays.items():
             if array.shape != own[key].shape:
                 raise ShapeError(f"{key} should have shape {own[key].shape}, but has {array.shape}")
-            if array.dtype.kind not in "iuf" and array.dtype.name not in FLOATS:
+            if array.dtype.kind not in "iuf" and not is_float(array.dtype):
                 raise TypeError(f"{key} should be real and numeric, but has dtype {array.dtype}")
         for key, array in arrays.items():
             own[key][...] = array

@@ -9,6 +9,7 @@ the JIT off.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,16 @@ from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._jit import exact
 
-_CARRIERS = {
-    "float16": np.dtype([("float16", np.uint16)]),
-    "bfloat16": np.dtype([("bfloat16", np.uint16)]),
-}
+
+@lru_cache(maxsize=64)
+def _carrier(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The record of bits in which a 16-bit float travels; None for what Numba knows."""
+    return np.dtype([(dtype.name, np.uint16)]) if dtype.name in ("float16", "bfloat16") else None
 
 
 def flat_output(array: NDArray[Any]) -> NDArray[Any]:
     """A dense array as a kernel takes it: 1-D, 16-bit floats as records of their bits."""
-    carrier = _CARRIERS.get(array.dtype.name)
+    carrier = _carrier(array.dtype)
     return (array if carrier is None else array.view(carrier)).reshape(-1)
 
 

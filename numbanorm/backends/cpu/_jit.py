@@ -72,6 +72,8 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = function.__name__
+        self.serial: Any
+        self.parallel: Any
         if numba.config.DISABLE_JIT:
             # Compiled code gives no floating point warnings, so neither does its Python form.
             self.serial = self.parallel = np.errstate(all="ignore")(function)

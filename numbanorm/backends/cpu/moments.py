@@ -80,17 +80,22 @@ def segment_moments(x, weights, start, stop):
     return count, mean, m2
 
 
-@kernel
-def _moments_rows_kernel(n_parts, x, weights, n_cols, n_splits, count, mean, m2):
+@exact
+def _moments_rows_part(part, n_parts, x, weights, n_cols, n_splits, count, mean, m2):
     """Unit = one of the n_splits pieces of one row."""
     n_units = count.size
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        row = unit // n_splits
+        split = unit % n_splits
+        start = row * n_cols + n_cols * split // n_splits
+        stop = row * n_cols + n_cols * (split + 1) // n_splits
+        count[unit], mean[unit], m2[unit] = segment_moments(x, weights, start, stop)
+
+
+@kernel
+def _moments_rows_kernel(n_parts, x, weights, n_cols, n_splits, count, mean, m2):
     for part in prange(n_parts):
-        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
-            row = unit // n_splits
-            split = unit % n_splits
-            start = row * n_cols + n_cols * split // n_splits
-            stop = row * n_cols + n_cols * (split + 1) // n_splits
-            count[unit], mean[unit], m2[unit] = segment_moments(x, weights, start, stop)
+        _moments_rows_part(np.intp(part), n_parts, x, weights, n_cols, n_splits, count, mean, m2)
 
 
 def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
@@ -110,27 +115,15 @@ def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2:
 
 
 @inner
-def _column_shifts(x, weights, start, stride, n_rows, shift, found):
-    """The first number of each column that takes part (0 where there is none)."""
-    width = shift.size
-    missing = width
-    found[:] = False
-    shift[:] = 0
-    for row in range(n_rows):
-        if missing == 0:
-            break
-        base = start + row * stride
-        for j in range(width):
-            if not found[j] and (weights is None or load(weights, base + j)):
-                found[j] = True
-                shift[j] = _finite_or_zero(np.float64(load(x, base + j)))
-                missing -= 1
+def _column_sums(x, start, stride, n_rows, width, sums):
+    """Shift of each column of a block, and sums of its differences and of their squares.
 
-
-@inner
-def _column_sums(x, start, stride, n_rows, shift, total, squares):
-    """Add differences and their squares; four rows a visit, to spare loads and stores of the sums."""
-    width = shift.size
+    Four rows a visit, to spare loads and stores of the sums, which lie TILE apart.
+    """
+    for j in range(width):
+        sums[j] = _finite_or_zero(np.float64(load(x, start + j)))
+        sums[TILE + j] = 0
+        sums[2 * TILE + j] = 0
     n_quads = n_rows // 4
     for quad in range(n_quads):
         a = start + 4 * quad * stride
@@ -138,107 +131,101 @@ def _column_sums(x, start, stride, n_rows, shift, total, squares):
         c = b + stride
         d = c + stride
         for j in range(width):
-            da = np.float64(load(x, a + j)) - shift[j]
-            db = np.float64(load(x, b + j)) - shift[j]
-            dc = np.float64(load(x, c + j)) - shift[j]
-            dd = np.float64(load(x, d + j)) - shift[j]
-            total[j] += (da + db) + (dc + dd)
-            squares[j] += (da * da + db * db) + (dc * dc + dd * dd)
+            shift = sums[j]
+            da = np.float64(load(x, a + j)) - shift
+            db = np.float64(load(x, b + j)) - shift
+            dc = np.float64(load(x, c + j)) - shift
+            dd = np.float64(load(x, d + j)) - shift
+            sums[TILE + j] += (da + db) + (dc + dd)
+            sums[2 * TILE + j] += (da * da + db * db) + (dc * dc + dd * dd)
     for row in range(4 * n_quads, n_rows):
         a = start + row * stride
         for j in range(width):
-            da = np.float64(load(x, a + j)) - shift[j]
-            total[j] += da
-            squares[j] += da * da
+            da = np.float64(load(x, a + j)) - sums[j]
+            sums[TILE + j] += da
+            sums[2 * TILE + j] += da * da
 
 
 @inner
-def _weighted_column_sums(x, weights, start, stride, n_rows, shift, count, total, squares):
-    """The same for those numbers whose weight is not zero."""
+def _weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
+    """The same for those numbers whose weight is not zero, and the sums of weights.
+
+    The shift is the first number of each column that takes part.
+    """
+    for k in range(4 * TILE):
+        sums[k] = 0
+    missing = width
     for row in range(n_rows):
         a = start + row * stride
-        for j in range(shift.size):
+        if missing > 0:
+            for j in range(width):
+                if sums[3 * TILE + j] == 0 and load(weights, a + j):
+                    sums[j] = _finite_or_zero(np.float64(load(x, a + j)))
+                    missing -= 1
+        for j in range(width):
             weight = np.float64(load(weights, a + j))
-            difference = np.float64(load(x, a + j)) - shift[j] if load(weights, a + j) else np.float64(0)
-            count[j] += weight
-            total[j] += weight * difference
-            squares[j] += weight * difference * difference
+            difference = np.float64(load(x, a + j)) - sums[j] if load(weights, a + j) else np.float64(0)
+            sums[TILE + j] += weight * difference
+            sums[2 * TILE + j] += weight * difference * difference
+            sums[3 * TILE + j] += weight
 
 
 @exact
-def _strip_moments(x, weights, start, stride, n_rows, scratch, found):
-    """Column moments of a strip of n_rows rows; they replace scratch[0:3]."""
-    out_count, out_mean, out_m2 = scratch[0], scratch[1], scratch[2]
-    shift, count, total, squares = scratch[3], scratch[4], scratch[5], scratch[6]
-    width = shift.size
-    scratch[0:3] = 0
+def _strip_moments(x, weights, start, stride, n_rows, width, n_out, sums, out, count, mean, m2):
+    """Merge a strip of rows into the outputs from `out` on.
+
+    The strip is `width` wide and holds `width // n_out` rows of the matrix side by side:
+    column j belongs to output ``j % n_out``.
+    """
     for lower in range(0, n_rows, BLOCK):
         length = min(BLOCK, n_rows - lower)
         first = start + lower * stride
-        _column_shifts(x, weights, first, stride, length, shift, found)
-        scratch[5:7] = 0
         if weights is None:
-            count[:] = length
-            _column_sums(x, first, stride, length, shift, total, squares)
+            _column_sums(x, first, stride, length, width, sums)
         else:
-            count[:] = 0
-            _weighted_column_sums(x, weights, first, stride, length, shift, count, total, squares)
+            _weighted_column_sums(x, weights, first, stride, length, width, sums)
         for j in range(width):
-            if count[j] > 0:
-                count_b, mean_b, m2_b = block_moments(count[j], shift[j], total[j], squares[j])
-                out_count[j], out_mean[j], out_m2[j] = welford_combine(
-                    out_count[j], out_mean[j], out_m2[j], count_b, mean_b, m2_b
-                )
+            count_b = np.float64(length) if weights is None else sums[3 * TILE + j]
+            if count_b > 0:
+                count_b, mean_b, m2_b = block_moments(count_b, sums[j], sums[TILE + j], sums[2 * TILE + j])
+                k = out + j % n_out
+                count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], count_b, mean_b, m2_b)
 
 
 @exact
-def _merge_folded(scratch, n_inner, out, count, mean, m2):
-    """Merge scratch's columns out + j, out + j + n_inner, ... into the outputs at out + j."""
-    wide = scratch[0:3]
-    for lower in range(0, wide.shape[1], n_inner):
-        for j in range(n_inner):
-            count[out + j], mean[out + j], m2[out + j] = welford_combine(
-                count[out + j],
-                mean[out + j],
-                m2[out + j],
-                wide[0, lower + j],
-                wide[1, lower + j],
-                wide[2, lower + j],
-            )
-
-
-@kernel
-def _moments_cols_kernel(n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
+def _moments_cols_part(part, n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
     """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index.
 
     Narrow matrices are read `fold` rows at a time, as one wide row; then there is one tile.
     """
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_splits * n_tiles
+    sums = np.empty(4 * TILE)
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        tile = unit % n_tiles
+        outer = unit // n_tiles // n_splits
+        split = unit // n_tiles % n_splits
+        first_row = n_reduce * split // n_splits
+        n_rows = n_reduce * (split + 1) // n_splits - first_row
+        first_col = n_inner * tile // n_tiles
+        n_cols = n_inner * (tile + 1) // n_tiles - first_col
+        start = (outer * n_reduce + first_row) * n_inner + first_col
+        out = (outer * n_splits + split) * n_inner + first_col
+        for k in range(out, out + n_cols):
+            count[k] = 0
+            mean[k] = 0
+            m2[k] = 0
+        n_wide = n_rows // fold
+        width = n_cols * fold
+        _strip_moments(x, weights, start, n_inner * fold, n_wide, width, n_cols, sums, out, count, mean, m2)
+        start += n_wide * fold * n_inner
+        _strip_moments(x, weights, start, n_inner, n_rows % fold, n_cols, n_cols, sums, out, count, mean, m2)
+
+
+@kernel
+def _moments_cols_kernel(n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
     for part in prange(n_parts):
-        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
-            tile = unit % n_tiles
-            outer = unit // n_tiles // n_splits
-            split = unit // n_tiles % n_splits
-            first_row = n_reduce * split // n_splits
-            n_rows = n_reduce * (split + 1) // n_splits - first_row
-            first_col = n_inner * tile // n_tiles
-            n_cols = n_inner * (tile + 1) // n_tiles - first_col
-            start = (outer * n_reduce + first_row) * n_inner + first_col
-            out = (outer * n_splits + split) * n_inner + first_col
-            count[out : out + n_cols] = 0
-            mean[out : out + n_cols] = 0
-            m2[out : out + n_cols] = 0
-            n_wide = n_rows // fold
-            scratch = np.empty((7, n_cols * fold))
-            found = np.empty(n_cols * fold, np.bool_)
-            _strip_moments(x, weights, start, n_inner * fold, n_wide, scratch, found)
-            _merge_folded(scratch, n_cols, out, count, mean, m2)
-            if n_rows > n_wide * fold:
-                rest = start + n_wide * fold * n_inner
-                narrow = np.empty((7, n_cols))
-                _strip_moments(x, weights, rest, n_inner, n_rows - n_wide * fold, narrow, found[:n_cols])
-                _merge_folded(narrow, n_cols, out, count, mean, m2)
+        _moments_cols_part(np.intp(part), n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2)
 
 
 def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
@@ -261,17 +248,22 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     combine_moments(pieces[0], pieces[1], pieces[2], count, mean, m2)
 
 
-@kernel
-def _combine_moments_kernel(n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
+@exact
+def _combine_moments_part(part, n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_inner
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        first = unit // n_inner * n_reduce * n_inner + unit % n_inner
+        n, mu, m = np.float64(0), np.float64(0), np.float64(0)
+        for i in range(first, first + n_reduce * n_inner, n_inner):
+            n, mu, m = welford_combine(n, mu, m, load(count, i), load(mean, i), load(m2, i))
+        out_count[unit], out_mean[unit], out_m2[unit] = n, mu, m
+
+
+@kernel
+def _combine_moments_kernel(n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
     for part in prange(n_parts):
-        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
-            first = unit // n_inner * n_reduce * n_inner + unit % n_inner
-            n, mu, m = np.float64(0), np.float64(0), np.float64(0)
-            for i in range(first, first + n_reduce * n_inner, n_inner):
-                n, mu, m = welford_combine(n, mu, m, load(count, i), load(mean, i), load(m2, i))
-            out_count[unit], out_mean[unit], out_m2[unit] = n, mu, m
+        _combine_moments_part(np.intp(part), n_parts, count, mean, m2, shape, out_count, out_mean, out_m2)
 
 
 def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_mean: Array, out_m2: Array) -> None:

@@ -78,19 +78,24 @@ def _row_statistics(x, start, stop, eps, eps_on_std, use_mean):
     return mean, reciprocal_std(var, eps, eps_on_std)
 
 
+@exact
+def _norm_rows_part(part, n_parts, x, n_cols, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd):
+    n_rows = x.size // n_cols
+    for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
+        start = row * n_cols
+        mu, r = _row_statistics(x, start, start + n_cols, eps, eps_on_std, use_mean)
+        mean_hi, mean_lo = _split(mu, gamma)
+        scale = gamma.dtype.type(r)
+        _write_row(x, start, n_cols, mean_hi, mean_lo, scale, gamma, beta, 0, y)
+        if mean.size:
+            mean[row] = mu
+            rstd[row] = r
+
+
 @kernel
 def _norm_rows_kernel(n_parts, x, n_cols, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd):
-    n_rows = x.size // n_cols
     for part in prange(n_parts):
-        for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
-            start = row * n_cols
-            mu, r = _row_statistics(x, start, start + n_cols, eps, eps_on_std, use_mean)
-            mean_hi, mean_lo = _split(mu, gamma)
-            scale = gamma.dtype.type(r)
-            _write_row(x, start, n_cols, mean_hi, mean_lo, scale, gamma, beta, 0, y)
-            if mean.size:
-                mean[row] = mu
-                rstd[row] = r
+        _norm_rows_part(np.intp(part), n_parts, x, n_cols, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd)
 
 
 def norm_rows(
@@ -147,28 +152,35 @@ def _per_channel(parameter: Array, n_channels: int) -> Array:
     return np.tile(parameter, repeats).reshape(1, -1, 1)
 
 
-@kernel
-def _norm_groups_kernel(n_parts, x, n_inner, n_channels, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd):
+@exact
+def _norm_groups_part(part, n_parts, x, n_inner, n_channels, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd):
     n_cols = n_inner * n_channels
     n_rows = x.size // n_cols
+    for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
+        start = row * n_cols
+        mu, r = _row_statistics(x, start, start + n_cols, eps, eps_on_std, use_mean)
+        mean_hi, mean_lo = _split(mu, gamma)
+        scale = gamma.dtype.type(r)
+        first = row * n_channels % gamma.size
+        if n_inner == 1:
+            _write_row(x, start, n_channels, mean_hi, mean_lo, scale, gamma, beta, first, y)
+        else:
+            for channel in range(n_channels):
+                g = gamma[(first + channel) % gamma.size]
+                b = beta[(first + channel) % beta.size]
+                lower = start + channel * n_inner
+                _write_segment(x, lower, lower + n_inner, mean_hi, mean_lo, scale * g, b, y)
+        if mean.size:
+            mean[row] = mu
+            rstd[row] = r
+
+
+@kernel
+def _norm_groups_kernel(n_parts, x, n_inner, n_channels, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd):
     for part in prange(n_parts):
-        for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
-            start = row * n_cols
-            mu, r = _row_statistics(x, start, start + n_cols, eps, eps_on_std, use_mean)
-            mean_hi, mean_lo = _split(mu, gamma)
-            scale = gamma.dtype.type(r)
-            first = row * n_channels % gamma.size
-            if n_inner == 1:
-                _write_row(x, start, n_channels, mean_hi, mean_lo, scale, gamma, beta, first, y)
-            else:
-                for channel in range(n_channels):
-                    g = gamma[(first + channel) % gamma.size]
-                    b = beta[(first + channel) % beta.size]
-                    lower = start + channel * n_inner
-                    _write_segment(x, lower, lower + n_inner, mean_hi, mean_lo, scale * g, b, y)
-            if mean.size:
-                mean[row] = mu
-                rstd[row] = r
+        _norm_groups_part(
+            np.intp(part), n_parts, x, n_inner, n_channels, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd
+        )
 
 
 def norm_groups(
@@ -210,24 +222,29 @@ def norm_groups(
     )
 
 
+@exact
+def _norm_channels_part(part, n_parts, x, shape, gamma, beta, eps, eps_on_std, y, mean, var):
+    n, n_channels, n_inner = shape
+    for channel in range(n_channels * part // n_parts, n_channels * (part + 1) // n_parts):
+        count, mu, m2 = np.float64(0), np.float64(0), np.float64(0)
+        for i in range(n):
+            start = (i * n_channels + channel) * n_inner
+            count_b, mean_b, m2_b = segment_moments(x, None, start, start + n_inner)
+            count, mu, m2 = welford_combine(count, mu, m2, count_b, mean_b, m2_b)
+        mean[channel] = mu
+        var[channel] = m2 / count
+        mean_hi, mean_lo = _split(mu, gamma)
+        scale = gamma.dtype.type(reciprocal_std(m2 / count, eps, eps_on_std)) * gamma[channel % gamma.size]
+        shift = beta[channel % beta.size]
+        for i in range(n):
+            start = (i * n_channels + channel) * n_inner
+            _write_segment(x, start, start + n_inner, mean_hi, mean_lo, scale, shift, y)
+
+
 @kernel
 def _norm_channels_kernel(n_parts, x, shape, gamma, beta, eps, eps_on_std, y, mean, var):
-    n, n_channels, n_inner = shape
     for part in prange(n_parts):
-        for channel in range(n_channels * part // n_parts, n_channels * (part + 1) // n_parts):
-            count, mu, m2 = np.float64(0), np.float64(0), np.float64(0)
-            for i in range(n):
-                start = (i * n_channels + channel) * n_inner
-                count_b, mean_b, m2_b = segment_moments(x, None, start, start + n_inner)
-                count, mu, m2 = welford_combine(count, mu, m2, count_b, mean_b, m2_b)
-            mean[channel] = mu
-            var[channel] = m2 / count
-            mean_hi, mean_lo = _split(mu, gamma)
-            scale = gamma.dtype.type(reciprocal_std(m2 / count, eps, eps_on_std)) * gamma[channel % gamma.size]
-            shift = beta[channel % beta.size]
-            for i in range(n):
-                start = (i * n_channels + channel) * n_inner
-                _write_segment(x, start, start + n_inner, mean_hi, mean_lo, scale, shift, y)
+        _norm_channels_part(np.intp(part), n_parts, x, shape, gamma, beta, eps, eps_on_std, y, mean, var)
 
 
 def norm_channels(
@@ -281,27 +298,32 @@ def _channel_moments(x: Array, mean: Array, var: Array) -> None:
     np.divide(m2, count, out=var)
 
 
-@kernel
-def _affine_rows_kernel(n_parts, x, n_inner, n_splits, mean, rstd, strides, gamma, beta, y):
+@exact
+def _affine_rows_part(part, n_parts, x, n_inner, n_splits, mean, rstd, strides, gamma, beta, y):
     """Unit = one of the n_splits pieces of one row; strides say where its operands lie."""
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
     n_units = x.size // n_inner * n_splits
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        row = unit // n_splits
+        split = unit % n_splits
+        lower = n_inner * split // n_splits
+        n = n_inner * (split + 1) // n_splits - lower
+        statistic = _offset(row, n_mid, mean_outer, mean_mid)
+        parameter = _offset(row, n_mid, outer, mid)
+        mean_hi, mean_lo = _split(mean[statistic], gamma)
+        scale = gamma.dtype.type(rstd[statistic])
+        start = row * n_inner + lower
+        if step:
+            _write_scaled(x, start, n, mean_hi, mean_lo, scale, gamma, beta, parameter + lower, y)
+        else:
+            scale *= gamma[parameter]
+            _write_segment(x, start, start + n, mean_hi, mean_lo, scale, beta[parameter], y)
+
+
+@kernel
+def _affine_rows_kernel(n_parts, x, n_inner, n_splits, mean, rstd, strides, gamma, beta, y):
     for part in prange(n_parts):
-        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
-            row = unit // n_splits
-            split = unit % n_splits
-            lower = n_inner * split // n_splits
-            n = n_inner * (split + 1) // n_splits - lower
-            statistic = _offset(row, n_mid, mean_outer, mean_mid)
-            parameter = _offset(row, n_mid, outer, mid)
-            mean_hi, mean_lo = _split(mean[statistic], gamma)
-            scale = gamma.dtype.type(rstd[statistic])
-            start = row * n_inner + lower
-            if step:
-                _write_scaled(x, start, n, mean_hi, mean_lo, scale, gamma, beta, parameter + lower, y)
-            else:
-                scale *= gamma[parameter]
-                _write_segment(x, start, start + n, mean_hi, mean_lo, scale, beta[parameter], y)
+        _affine_rows_part(np.intp(part), n_parts, x, n_inner, n_splits, mean, rstd, strides, gamma, beta, y)
 
 
 @exact
@@ -363,31 +385,36 @@ def _write_columns(x, start, mean_hi, mean_lo, scale, gamma, beta, parameter, st
             store(y, start + j, value * scale[j] * factor + shift)
 
 
-@kernel
-def _affine_cols_kernel(n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y):
+@exact
+def _affine_cols_part(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y):
     """Unit = a chunk of the rows of one tile of columns; operands are prepared when they change."""
     n_rows = x.size // n_inner
     n_units = n_tiles * n_chunks
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        tile = unit // n_chunks
+        chunk = unit % n_chunks
+        lower = n_inner * tile // n_tiles
+        width = n_inner * (tile + 1) // n_tiles - lower
+        mean_hi = np.empty(width, gamma.dtype)
+        mean_lo = np.empty(width, gamma.dtype)
+        scale = np.empty(width, gamma.dtype)
+        prepared = (-1, -1)
+        for row in range(n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks):
+            statistic = _offset(row, n_mid, mean_outer, mean_mid) + lower
+            parameter = _offset(row, n_mid, outer, mid) + lower * step
+            needed = (statistic, parameter * step)
+            if prepared != needed:
+                _prepare(mean, rstd, gamma, statistic, parameter, step, mean_hi, mean_lo, scale)
+                prepared = needed
+            start = row * n_inner + lower
+            _write_columns(x, start, mean_hi, mean_lo, scale, gamma, beta, parameter, step, y)
+
+
+@kernel
+def _affine_cols_kernel(n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y):
     for part in prange(n_parts):
-        for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
-            tile = unit // n_chunks
-            chunk = unit % n_chunks
-            lower = n_inner * tile // n_tiles
-            width = n_inner * (tile + 1) // n_tiles - lower
-            mean_hi = np.empty(width, gamma.dtype)
-            mean_lo = np.empty(width, gamma.dtype)
-            scale = np.empty(width, gamma.dtype)
-            prepared = (-1, -1)
-            for row in range(n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks):
-                statistic = _offset(row, n_mid, mean_outer, mean_mid) + lower
-                parameter = _offset(row, n_mid, outer, mid) + lower * step
-                needed = (statistic, parameter * step)
-                if prepared != needed:
-                    _prepare(mean, rstd, gamma, statistic, parameter, step, mean_hi, mean_lo, scale)
-                    prepared = needed
-                start = row * n_inner + lower
-                _write_columns(x, start, mean_hi, mean_lo, scale, gamma, beta, parameter, step, y)
+        _affine_cols_part(np.intp(part), n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y)
 
 
 def affine_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
