@@ -11,6 +11,8 @@ SERIAL_BELOW = 1 << 15
 MAX_PARTS = 64
 #: Elements summed about one shift before Chan's merge; 16 KiB of float64 stay in L1.
 BLOCK = 2048
+#: Most short rows whose statistics are finished, and which are written, in one go.
+BATCH = 64
 #: Columns whose running sums stay in L1 together.
 TILE = 512
 #: Narrow matrices are read as if this many columns wide, several rows at a time.
@@ -38,3 +40,13 @@ def n_splits(n_units: int, length: int) -> int:
 def fold(n_reduce: int, n_inner: int) -> int:
     """Rows of a narrow matrix (n_reduce, n_inner) to read as one wide row."""
     return max(1, min(WIDE // n_inner, n_reduce))
+
+
+def rows_at_once(n_cols: int) -> int:
+    """Rows of a batch that is summed and then written: short ones together, as long as they stay in L2."""
+    return max(1, min(BATCH, (1 << 16) // n_cols))
+
+
+def channels_at_once(n_channels: int, channel_bytes: int) -> int:
+    """Neighbouring channels that stay in cache together, and leave blocks enough to share out."""
+    return max(1, min(CHANNEL_BYTES // channel_bytes, n_channels // MAX_PARTS, BATCH))

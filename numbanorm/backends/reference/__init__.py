@@ -6,14 +6,9 @@ as it likes. See :mod:`numbanorm.backends` for the contract.
 
 from __future__ import annotations
 
+from numbanorm.backends.reference.affine import affine_cols, affine_rows
 from numbanorm.backends.reference.moments import combine_moments, moments_cols, moments_rows
-from numbanorm.backends.reference.normalize import (
-    affine_cols,
-    affine_rows,
-    norm_channels,
-    norm_groups,
-    norm_rows,
-)
+from numbanorm.backends.reference.normalize import norm_channels, norm_groups, norm_rows
 
 name = "reference"
 

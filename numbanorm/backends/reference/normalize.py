@@ -8,12 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm._recurrences import reciprocal_std
+from numbanorm.backends.reference.affine import write
 
 Array = NDArray[Any]
-
-
-def _write(y: Array, centred: Array, rstd: Array, gamma: Array, beta: Array) -> None:
-    y[...] = (centred * rstd * gamma.astype(np.float64) + beta).astype(y.dtype)
 
 
 def _statistics(x: Array, axis: tuple[int, ...], use_mean: bool) -> tuple[Array, Array, Array]:
@@ -58,7 +55,7 @@ def norm_groups(
     centred, mu, var = _statistics(x, (1, 2), use_mean)
     scale = reciprocal_std(var, eps, eps_on_std)
     parameter = np.arange(n_rows * n_channels).reshape(n_rows, n_channels, 1)
-    _write(y, centred, scale, gamma[parameter % gamma.size], beta[parameter % beta.size])
+    write(y, centred, scale, gamma[parameter % gamma.size], beta[parameter % beta.size])
     if mean.size:
         mean[...] = mu[:, 0, 0]
         rstd[...] = scale[:, 0, 0]
@@ -76,16 +73,6 @@ def norm_channels(
 ) -> None:
     """Normalise each channel of x (n, n_channels, n_inner) over the first and last axis."""
     centred, mu, spread = _statistics(x, (0, 2), True)
-    _write(y, centred, reciprocal_std(spread, eps, eps_on_std), gamma[:, None], beta[:, None])
+    write(y, centred, reciprocal_std(spread, eps, eps_on_std), gamma[:, None], beta[:, None])
     mean[...] = mu[0, :, 0]
     var[...] = spread[0, :, 0]
-
-
-def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
-    """``(x - mean) * rstd * gamma + beta`` with 3-D operands that broadcast against x."""
-    _write(y, x.astype(np.float64) - mean, rstd, gamma, beta)
-
-
-def affine_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
-    """``(x - mean) * rstd * gamma + beta`` with 3-D operands that broadcast against x."""
-    affine_rows(x, mean, rstd, gamma, beta, y)

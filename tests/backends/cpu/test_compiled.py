@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import numbanorm as nn
-from numbanorm.backends.cpu import _jit, moments, normalize
+from numbanorm.backends.cpu import _jit, _write, affine, moments, normalize
 
 pytestmark = pytest.mark.compiled
 
-KERNELS = [
-    kernel for module in (moments, normalize) for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)
-]
+MODULES = (moments, affine, normalize)
+KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
+#: The loops that see every element of x.
+LOOPS = (moments._block, moments._column_sums, _write.write_segments, _write.write_rows, _write.write_columns)
 
 
 def run(code, **environment):
@@ -176,8 +177,9 @@ def test_main_loops_use_vector_registers():
     """Reductions and writes are packed: no element-by-element gathers, several accumulators."""
     nn.layer_norm(np.ones((2, 3), np.float32), np.ones(3))
     nn.var(np.ones((300, 300), np.float32), axis=0)
-    for function in (moments._block, moments._column_sums, normalize._write_segment, normalize._write_scaled):
-        function.recompile() if function._cache is not None else None
+    nn.layer_norm(np.ones((2, 3, 4), np.float32), axis=1)
+    for function in LOOPS:
+        function.recompile()  # code from the cache cannot be inspected
         code = "\n".join(function.inspect_asm().values())
         if "ymm" not in code and "zmm" not in code:
             pytest.skip("no wide vectors on this machine")
