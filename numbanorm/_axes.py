@@ -16,6 +16,8 @@ def canonicalize_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
     >>> canonicalize_axes((-1, 0), 3)
     (0, 2)
     """
+    if type(axis) is int and -ndim <= axis < ndim:  # by far the most common
+        return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
     given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)

@@ -121,15 +121,16 @@ def get_backend(*arrays: Any) -> Any:
 def backend_for(arrays: dict[str, Any]) -> Any:
     """:func:`get_backend` for arrays with names, which its errors use; None does not count."""
     name = selected()[0]
-    places = {key: is_device_array(array) for key, array in arrays.items() if array is not None}
-    if any(places.values()):
-        _check_device(name, arrays, places)
-        return load_backend("cuda")
+    for array in arrays.values():
+        if is_device_array(array):
+            _check_device(name, {key: array for key, array in arrays.items() if array is not None})
+            return load_backend("cuda")
     return load_backend("cpu" if name == "auto" else name)
 
 
-def _check_device(name: str, arrays: dict[str, Any], places: dict[str, bool]) -> None:
-    kinds = {key: f"{type(arrays[key]).__module__}.{type(arrays[key]).__name__}" for key in places}
+def _check_device(name: str, arrays: dict[str, Any]) -> None:
+    places = {key: is_device_array(array) for key, array in arrays.items()}
+    kinds = {key: f"{type(array).__module__}.{type(array).__name__}" for key, array in arrays.items()}
     if not all(places.values()):
         listed = ", ".join(
             f"{key} ({kinds[key]}) is on the {'device' if device else 'host'}" for key, device in places.items()

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _layout
-from numbanorm._backend import get_backend
 from numbanorm._dtypes import compute_dtype, norm_dtype
 from numbanorm._recurrences import reciprocal_std
 from numbanorm._reduction import moments
@@ -66,6 +65,7 @@ class Normalized(NamedTuple):
 
 
 def normalize(
+    backend: Any,
     x: Array,
     reduced: Axes,
     parameters: Parameters,
@@ -79,7 +79,6 @@ def normalize(
     `want` is "" for y alone, "rstd" for mean and rstd in the compute dtype too, "var" for
     mean and biased var in float64.
     """
-    backend = get_backend(x)
     if want != "var" and parameters.gamma is None and parameters.beta is None:
         parameters = Parameters()  # without parameters more axes play the same role
     source, y = _source_and_output(x, out, parameters)
@@ -104,6 +103,7 @@ def normalize(
 
 
 def apply(
+    backend: Any,
     x: Array,
     mean: Array,
     var: Array,
@@ -114,7 +114,6 @@ def apply(
     out: Array | None = None,
 ) -> Normalized:
     """Normalise with the given statistics, which have x's rank and length 1 over `reduced`."""
-    backend = get_backend(x)
     source, y = _source_and_output(x, out, parameters)
     rstd = reciprocal_std(np.asarray(var, np.float64), *scale.divisor())
     if x.size:
@@ -199,7 +198,7 @@ def _normalize_fused(
 ) -> tuple[Array, ...]:
     """One launch; statistics shaped to broadcast against x, if wanted."""
     gamma, beta = _flat_parameters(x, parameters, plan.order)
-    source, target = (a.transpose(plan.order).reshape(plan.view) for a in (x, y))
+    source, target = plan.arranged(x).reshape(plan.view), plan.arranged(y).reshape(plan.view)
     if plan.launcher == "norm_channels":
         mean, spread = np.empty((2, plan.view[1]))
         backend.norm_channels(source, gamma, beta, *scale.divisor(), target, mean, spread)
@@ -256,9 +255,9 @@ def _apply(
     gamma, beta = _flat_parameters(x, parameters, plan.order)
     per_statistic = [n if role in "kK" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
     per_parameter = [n if role in "KR" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
-    statistics = (np.ascontiguousarray(s.transpose(plan.order)).reshape(per_statistic) for s in (mean, rstd))
+    statistics = (np.ascontiguousarray(plan.arranged(s)).reshape(per_statistic) for s in (mean, rstd))
     scales = (p.reshape(per_parameter if p.size > 1 else [1] * len(plan.runs)) for p in (gamma, beta))
-    views = (a.transpose(plan.order).reshape(plan.runs) for a in (x, y))
+    views = (plan.arranged(a).reshape(plan.runs) for a in (x, y))
     _apply_runs(backend, *views, *statistics, *scales)
 
 

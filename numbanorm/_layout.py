@@ -14,6 +14,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import Any
+
+from numpy.typing import NDArray
 
 Ints = tuple[int, ...]
 
@@ -52,6 +55,19 @@ def storage(shape: Ints, strides: Ints, itemsize: int) -> Storage:
         expected *= shape[axis]
     single = [axis for axis in range(len(shape)) if shape[axis] <= 1]
     return Storage((*single, *real), tuple(axis for axis in real if strides[axis] < 0), dense)
+
+
+@lru_cache(maxsize=4096)
+def kept_storage(lay: Storage, reduced: Ints) -> Storage:
+    """The storage order that moments (3, *kept axes) take from x's, so that they are made in place.
+
+    >>> kept_storage(Storage((2, 1, 0), (), True), (1,))
+    Storage(order=(0, 2, 1), flipped=(), dense=True)
+    """
+    kept = [axis for axis in sorted(lay.order) if axis not in reduced]
+    position = {axis: 1 + i for i, axis in enumerate(kept)}
+    order = (0, *(position[axis] for axis in lay.order if axis in position))
+    return Storage(order, tuple(position[axis] for axis in lay.flipped if axis in position), lay.dense)
 
 
 def merge_runs(lengths: Ints, roles: str) -> tuple[Ints, str]:
@@ -126,11 +142,15 @@ class Normalization:
     """
 
     order: Ints
-    dense: bool
+    c_order: bool
     launcher: str | None
     view: Ints
     runs: Ints
     roles: str
+
+    def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
+        """x with its axes in storage order."""
+        return x if self.c_order else x.transpose(self.order)
 
 
 #: Words over k (kept), K (kept, with parameters), r (reduced), R (reduced, with parameters).
@@ -175,4 +195,4 @@ def normalization(
     if "r" not in word.lower():
         runs, word = (*runs, 1), word + "r"
     launcher, view = _fused(runs, word, channels)
-    return Normalization(lay.order, lay.dense and not lay.flipped, launcher, view, runs, word)
+    return Normalization(lay.order, lay.c_order, launcher, view, runs, word)

@@ -40,11 +40,7 @@ def moments(x: Array, axes: Axes, where: Array | None = None) -> Array:
     roles = "".join("r" if axis in axes else "k" for axis in lay.order)
     if where is not None:
         where = _in_storage_order(np.broadcast_to(where, x.shape), lay)
-    # The outputs in storage order are a view of `out`, written through when dense.
-    kept_order = [1 + kept.index(axis) for axis in lay.order if axis not in axes]
-    target = out.transpose(0, *kept_order)
-    index = tuple(slice(None, None, -1 if axis in lay.flipped else 1) for axis in lay.order if axis not in axes)
-    target = target[(slice(None), *index)]
+    target = _in_storage_order(out, _layout.kept_storage(lay, axes))
     result = target if target.flags.c_contiguous else np.zeros(target.shape)
     _visit(backend, _in_storage_order(x, lay), where, roles, result)
     if result is not target:
@@ -53,7 +49,7 @@ def moments(x: Array, axes: Axes, where: Array | None = None) -> Array:
 
 
 def _in_storage_order(x: Array, lay: _layout.Storage) -> Array:
-    view = x.transpose(lay.order)
+    view = x if lay.c_order else x.transpose(lay.order)
     if lay.flipped:
         view = view[tuple(slice(None, None, -1 if axis in lay.flipped else 1) for axis in lay.order)]
     return view

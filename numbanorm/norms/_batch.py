@@ -115,7 +115,7 @@ class BatchNormSettings(NamedTuple):
         self, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, *, training: bool, out: Any
     ) -> Normalized:
         operands = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-        array = checked_input(x, out, **operands)
+        array, backend = checked_input(x, out, **operands)
         axis = channel_axis_of(array, self.channel_axis)
         channels = array.shape[axis]
         check_eps("batch_norm", self.eps, positive=training)
@@ -124,15 +124,16 @@ class BatchNormSettings(NamedTuple):
         var = as_running("running_var", running_var, channels, writeable=training)
         reduced = tuple(i for i in range(array.ndim) if i != axis)
         if training:
-            return self._train(array, reduced, parameters, mean, var, out)
+            return self._train(backend, array, reduced, parameters, mean, var, out)
         if mean is None or var is None:
             raise ValueError("batch_norm in evaluation needs running_mean and running_var, but got None")
         shape = [-1 if i == axis else 1 for i in range(array.ndim)]
         given = mean.reshape(shape), var.reshape(shape)
-        return _engine.apply(array, *given, reduced, parameters, Scale(self.eps), out=out)
+        return _engine.apply(backend, array, *given, reduced, parameters, Scale(self.eps), out=out)
 
     def _train(
         self,
+        backend: Any,
         x: Array,
         reduced: tuple[int, ...],
         parameters: Parameters,
@@ -143,7 +144,7 @@ class BatchNormSettings(NamedTuple):
         count = prod(x.shape[i] for i in reduced)
         if count == 1:
             raise degenerate_batch(x.shape)
-        result = _engine.normalize(x, reduced, parameters, Scale(self.eps), out=out, want="var")
+        result = _engine.normalize(backend, x, reduced, parameters, Scale(self.eps), out=out, want="var")
         assert result.mean is not None
         assert result.var is not None
         if count:

@@ -17,14 +17,14 @@ from numbanorm._errors import ShapeError, degenerate_instance, wrong_length, wro
 Array = NDArray[Any]
 
 
-def checked_input(x: Any, out: Any, **operands: Any) -> Array:
-    """x as an array, after a look at where everything lies and whether `out` can take the result."""
+def checked_input(x: Any, out: Any, **operands: Any) -> tuple[Array, Any]:
+    """x as an array and the backend for all operands, after a look at whether `out` can take the result."""
     array = as_array(x)
-    backend_for({"x": array, "out": out, **operands})
+    backend = backend_for({"x": array, "out": out, **operands})
     dtype = norm_dtype(array.dtype)
     if out is not None:
         check_out(out, array.shape, dtype)
-    return array
+    return array, backend
 
 
 def delivered(result: Normalized, return_stats: bool) -> Any:

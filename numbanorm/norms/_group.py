@@ -69,7 +69,7 @@ def group_norm(
     >>> nn.group_norm(np.array([[1.0, 3.0, 10.0, 50.0]]), 2).round(3)
     array([[-1.,  1., -1.,  1.]])
     """
-    array = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
     axis = channel_axis_of(array, channel_axis)
     channels = array.shape[axis]
     num_groups = index(num_groups)
@@ -90,7 +90,7 @@ def group_norm(
     reduced = tuple(i for i in range(len(shape)) if i not in (axis, sample))
     want = "rstd" if return_stats else ""
     source = array.reshape(shape)
-    result = _engine.normalize(source, reduced, features, Scale(eps), out=grouped(out, shape), want=want)
+    result = _engine.normalize(backend, source, reduced, features, Scale(eps), out=grouped(out, shape), want=want)
     y = out if out is not None else result.y.reshape(array.shape)
     if not return_stats:
         return y

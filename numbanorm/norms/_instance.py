@@ -65,13 +65,15 @@ def instance_norm(
     array([[[-1.,  1.],
             [-1.,  1.]]])
     """
-    array = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
     axis = channel_axis_of(array, channel_axis)
     check_eps("instance_norm", eps)
     parameters = channel_parameters(gamma, beta, array.shape[axis], axis)
     reduced = spatial_axes(array, axis)
     want = "rstd" if return_stats else ""
-    return delivered(_engine.normalize(array, reduced, parameters, Scale(eps), out=out, want=want), return_stats)
+    return delivered(
+        _engine.normalize(backend, array, reduced, parameters, Scale(eps), out=out, want=want), return_stats
+    )
 
 
 def tracked_instance_norm(
@@ -91,14 +93,14 @@ def tracked_instance_norm(
         return y
     if not training:
         return settings(x, gamma, beta, running_mean, running_var, training=False, out=out).y
-    array = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
     parameters = channel_parameters(gamma, beta, array.shape[1], 1)
     reduced = spatial_axes(array, 1)
     _, mean, m2 = moments(array, reduced)
     n = prod(array.shape[2:])
     spread = (1,) * len(reduced)
     mean, var = mean.reshape(mean.shape + spread), (m2 / n).reshape(m2.shape + spread)
-    result = _engine.apply(array, mean, var, reduced, parameters, Scale(settings.eps), out=out)
+    result = _engine.apply(backend, array, mean, var, reduced, parameters, Scale(settings.eps), out=out)
     if array.size:
         unbiased = 1.0 if settings.biased else n / (n - 1)
         update_running(running_mean, mean.reshape(mean.shape[:2]).mean(0), settings.momentum)

@@ -65,14 +65,14 @@ def layer_norm(
     array([[-1.225,  0.   ,  1.225],
            [-1.225,  0.   ,  1.225]])
     """
-    array = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
     check_eps("layer_norm", eps)
     check_choice("eps_on", eps_on, ("var", "std"))
     axes = canonicalize_axes(axis, array.ndim)
     parameters = axis_parameters(gamma, beta, array.shape, axes)
     want = "rstd" if return_stats else ""
     scale = Scale(eps, eps_on == "std")
-    return delivered(_engine.normalize(array, axes, parameters, scale, out=out, want=want), return_stats)
+    return delivered(_engine.normalize(backend, array, axes, parameters, scale, out=out, want=want), return_stats)
 
 
 def rms_norm(
@@ -104,10 +104,10 @@ def rms_norm(
     >>> nn.rms_norm(np.array([3.0, 4.0])).round(4)
     array([0.8485, 1.1314])
     """
-    array = checked_input(x, out, gamma=gamma)
+    array, backend = checked_input(x, out, gamma=gamma)
     check_eps("rms_norm", eps)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = axis_parameters(gamma, None, array.shape, axes)
     want = "rstd" if return_stats else ""
     scale = Scale(eps, use_mean=False)
-    return delivered(_engine.normalize(array, axes, parameters, scale, out=out, want=want), return_stats)
+    return delivered(_engine.normalize(backend, array, axes, parameters, scale, out=out, want=want), return_stats)

@@ -68,12 +68,12 @@ def standardize(
     >>> nn.standardize(np.array([1.0, 2.0, 3.0]), eps=0).round(4)
     array([-1.2247,  0.    ,  1.2247])
     """
-    array = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
     check_eps("standardize", eps)
     check_choice("eps_on", eps_on, ("var", "std"))
     axes = canonicalize_axes(axis, array.ndim)
     parameters = _broadcast_parameters(gamma, beta, array.shape)
-    return _engine.normalize(array, axes, parameters, Scale(eps, eps_on == "std", ddof=ddof), out=out).y
+    return _engine.normalize(backend, array, axes, parameters, Scale(eps, eps_on == "std", ddof=ddof), out=out).y
 
 
 def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Parameters:
