@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,9 +40,14 @@ class MeanVar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Reduced:
-    """float64 moments of the kept axes, and how the caller wants results to look."""
+    """float64 moments of the kept axes, and how the caller wants results to look.
 
-    moments: Array
+    `count` is 0-d where all sets have the same.
+    """
+
+    count: Array
+    mean: Array
+    m2: Array
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -63,7 +69,10 @@ def _reduce(x: Any, axis: Axis, keepdims: bool, where: Any, dtype: Any, outs: tu
     for out in outs:
         if out is not None:
             check_out(out, shape, result)
-    return _Reduced(_reduction.moments(array, axes, mask), shape, result)
+    count, mean, m2 = _reduction.moments(array, axes, mask)
+    if mask is None:
+        count = np.array(prod(array.shape[i] for i in axes), np.float64)
+    return _Reduced(count, mean, m2, shape, result)
 
 
 def _divisor(count: Array, ddof: float, correction: float | None) -> Array:
@@ -77,21 +86,19 @@ def _divisor(count: Array, ddof: float, correction: float | None) -> Array:
 
 
 def _mean(reduced: _Reduced) -> Array:
-    count, mean, m2 = reduced.moments
-    if count.all():
-        return np.asarray(mean)
+    if reduced.count.all():
+        return np.asarray(reduced.mean)
     warnings.warn("Mean of empty slice", RuntimeWarning, stacklevel=3)
     # 0 / 0, so that NumPy's own floating point warning is given as well
-    empty: Array = np.divide(m2, count)
-    return np.asarray(np.where(count == 0, empty, mean))
+    empty = np.divide(reduced.m2, reduced.count)
+    return np.asarray(np.where(reduced.count == 0, empty, reduced.mean))
 
 
 def _var(reduced: _Reduced, ddof: float, correction: float | None) -> Array:
-    count, _, m2 = reduced.moments
-    divisor = _divisor(count, ddof, correction)
+    divisor = _divisor(reduced.count, ddof, correction)
     if not (divisor > 0).all():
         warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=3)
-    return np.asarray(np.divide(m2, divisor))
+    return np.asarray(np.divide(reduced.m2, divisor))
 
 
 def _delivered(value: Array, reduced: _Reduced, out: Array | None) -> Any:

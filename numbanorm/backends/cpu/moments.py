@@ -14,7 +14,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from numbanorm import _recurrences
-from numbanorm.backends.cpu._elements import flat_input, flat_output, load
+from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._launch import BLOCK, TILE, fold, n_parts, n_splits
 
@@ -170,6 +170,16 @@ def _weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
             sums[3 * TILE + j] += weight
 
 
+@inner
+def _assign_columns(n, width, sums, out, count, mean, m2):
+    """Outputs from the sums of their only block so far, without a merge per column."""
+    for j in range(width):
+        count_b, mean_b, m2_b = block_moments(n, sums[j], sums[TILE + j], sums[2 * TILE + j])
+        store(count, out + j, count_b)
+        store(mean, out + j, mean_b)
+        store(m2, out + j, m2_b)
+
+
 @exact
 def _strip_moments(x, weights, start, stride, n_rows, width, n_out, sums, out, count, mean, m2):
     """Merge a strip of rows into the outputs from `out` on.
@@ -184,6 +194,9 @@ def _strip_moments(x, weights, start, stride, n_rows, width, n_out, sums, out, c
             _column_sums(x, first, stride, length, width, sums)
         else:
             _weighted_column_sums(x, weights, first, stride, length, width, sums)
+        if weights is None and width == n_out and count[out] == 0:
+            _assign_columns(np.float64(length), width, sums, out, count, mean, m2)
+            continue
         for j in range(width):
             count_b = np.float64(length) if weights is None else sums[3 * TILE + j]
             if count_b > 0:
