@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from numbanorm import _process as _process
 from numbanorm._backend import available_backends, get_backend, use_backend
 from numbanorm._config import show_config
 from numbanorm.layers import (

@@ -9,7 +9,7 @@ from numbanorm._config import show_config
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="numbanorm", description="Accurate statistics and norms, on CPU and GPU.")
+    parser = argparse.ArgumentParser(prog="numbanorm", description="Accurate statistics and norms.")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="compute, check and time everything on real data")
     demo.add_argument("--output", default="numbanorm-demo.png", help="where to write the picture (%(default)s)")
@@ -21,7 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit status."""
     options = _parser().parse_args(arguments)
     if options.command == "info":
-        show_config()
+        try:
+            show_config()
+        except (ValueError, RuntimeError) as error:
+            print(error)
+            return 1
         return 0
     try:
         from numbanorm import _demo

@@ -28,7 +28,7 @@ def as_mask(where: Any, shape: tuple[int, ...]) -> Array | None:
     """`where` as a boolean array that broadcasts to `shape`; None (or True) means everything."""
     if where is None or where is True:
         return None
-    mask = np.asarray(where)
+    mask = as_array(where, "where")
     if mask.dtype != bool:
         raise TypeError(f"where must be boolean, but has dtype {mask.dtype}; pass where.astype(bool)")
     try:
@@ -51,18 +51,22 @@ def as_running(name: str, value: Any, channels: int, *, writeable: bool) -> Arra
     """A running statistic: a floating-point array (`channels`,), writeable if it will be updated."""
     if value is None:
         return None
+    if isinstance(value, np.ma.MaskedArray):
+        raise masked_array(name)
     if not isinstance(value, np.ndarray) or not is_float(value.dtype):
         came = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise TypeError(f"{name} must be a floating-point NumPy array, which training updates in place, but got {came}")
     if value.shape != (channels,):
-        raise wrong_length(name, channels, value.size)
+        raise wrong_length(name, (channels,), value.shape)
     if writeable and not value.flags.writeable:
         raise ValueError(f"{name} is read-only, but training updates it in place; pass a copy")
-    return value
+    return np.asarray(value)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> None:
     """Raise unless a result of this shape and dtype can be written to `out`."""
+    if isinstance(out, np.ma.MaskedArray):
+        raise masked_array(name)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be an array, but got {type(out).__name__}")
     if out.shape != shape:

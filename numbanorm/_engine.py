@@ -114,11 +114,13 @@ def apply(
     out: Array | None = None,
 ) -> Normalized:
     """Normalise with the given statistics, which have x's rank and length 1 over `reduced`."""
+    mean = mean.astype(np.float64)  # a copy, because `out` may overlap it
     source, y = _source_and_output(x, out, parameters)
-    rstd = reciprocal_std(np.asarray(var, np.float64), *scale.divisor())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rstd = reciprocal_std(np.asarray(var, np.float64), *scale.divisor())
     if x.size:
         plan = _layout.normalization(source.shape, source.strides, source.itemsize, reduced, parameters.features, False)
-        _apply(backend, source, y, plan, np.asarray(mean, np.float64), rstd, parameters)
+        _apply(backend, source, y, plan, mean, rstd, parameters)
     dtype = compute_dtype(x.dtype)
     return Normalized(_delivered(y, out), mean=mean.astype(dtype), rstd=rstd.astype(dtype))
 
@@ -130,6 +132,8 @@ def _source_and_output(x: Array, out: Array | None, parameters: Parameters) -> t
     and normalised there. y is `out` where that can be written directly.
     """
     dtype = norm_dtype(x.dtype)
+    if out is not None:
+        out = np.asarray(out)  # a subclass may have its own idea of reshape
     x_lay = _layout.storage(x.shape, x.strides, x.itemsize)
     usable = x_lay.dense and not x_lay.flipped and x.flags.aligned and x.dtype == dtype
     if out is None or not _can_hold(out, x, dtype, parameters):
@@ -153,15 +157,20 @@ def _can_hold(out: Array, x: Array, dtype: np.dtype[Any], parameters: Parameters
         return False
     if any(p is not None and np.may_share_memory(out, p) for p in parameters[1:]):
         return False
-    same = out.ctypes.data == x.ctypes.data and out.strides == x.strides and out.dtype == x.dtype
-    return same or not np.may_share_memory(out, x)
+    return _same_memory(out, x) or not np.may_share_memory(out, x)
 
 
 def _delivered(y: Array, out: Array | None) -> Array:
-    if out is None or y is out:
+    """y, in the caller's own `out` where there is one."""
+    if out is None:
         return y
-    np.copyto(out, y, casting="same_kind")
+    if not _same_memory(y, out):
+        np.copyto(out, y, casting="same_kind")
     return out
+
+
+def _same_memory(a: Array, b: Array) -> bool:
+    return a.ctypes.data == b.ctypes.data and a.strides == b.strides and a.dtype == b.dtype
 
 
 @cache
@@ -233,11 +242,12 @@ def _normalize_in_two(
 ) -> tuple[Array, ...]:
     """Moments, then their application: for the layouts and options without a fused launcher."""
     count, mean, m2 = (np.expand_dims(m, reduced) for m in moments(x, reduced))
-    var = m2 / np.maximum(count - scale.ddof, 0)
-    if not scale.use_mean:
-        var += mean**2
-        mean[...] = 0
-    rstd = reciprocal_std(var, *scale.divisor())
+    with np.errstate(divide="ignore", invalid="ignore"):  # as compiled code: inf and NaN without a warning
+        var = m2 / np.maximum(count - scale.ddof, 0)
+        if not scale.use_mean:
+            var += mean**2
+            mean[...] = 0
+        rstd = reciprocal_std(var, *scale.divisor())
     _apply(backend, x, y, plan, mean, rstd, parameters)
     return mean, (var if want == "var" else rstd)
 

@@ -30,8 +30,10 @@ def wrong_rank(expected: tuple[int, ...], ndim: int) -> ShapeError:
     return ShapeError(f"expected {ranks} input (got {ndim}D input)")
 
 
-def wrong_length(name: str, expected: int, got: int) -> ShapeError:
-    return ShapeError(f"{name} should contain {expected} elements not {got}")
+def wrong_length(name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> ShapeError:
+    if len(got) != len(expected):
+        return ShapeError(f"{name} should have shape {expected}, but has {got}")
+    return ShapeError(f"{name} should contain {expected[0]} elements not {got[0]}")
 
 
 def wrong_normalized_shape(normalized_shape: tuple[int, ...], shape: tuple[int, ...]) -> ShapeError:
@@ -85,5 +87,5 @@ def integer_in_norm(name: str, dtype: np.dtype[Any]) -> TypeError:
 def masked_array(name: str) -> TypeError:
     return TypeError(
         f"{name} is a numpy.ma.MaskedArray, whose mask would be ignored; "
-        f"pass the plain array and where=~np.ma.getmaskarray({name})"
+        f"pass the plain array, and for statistics where=~np.ma.getmaskarray({name})"
     )

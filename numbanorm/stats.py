@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from numbanorm import _reduction
 from numbanorm._arguments import as_array, as_mask, check_out
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._dtypes import statistics_dtype
+from numbanorm._dtypes import is_float, statistics_dtype
 from numbanorm._moments import Moments, moments
 
 __all__ = ["MeanVar", "Moments", "mean", "mean_var", "moments", "std", "var"]
@@ -58,8 +58,8 @@ def _reduce(x: Any, axis: Axis, keepdims: bool, where: Any, dtype: Any, outs: tu
     result = statistics_dtype(array.dtype)
     if dtype is not None:
         result = np.dtype(dtype)
-        if result.kind not in "fiuV":
-            raise TypeError(f"dtype must be real and numeric, but got {result}")
+        if not is_float(result) and result.kind not in "iu":
+            raise TypeError(f"dtype must be real and numeric, of at most 64 bits, but got {result}")
     axes = canonicalize_axes(axis, array.ndim)
     mask = as_mask(where, array.shape)
     if keepdims:
@@ -101,13 +101,17 @@ def _var(reduced: _Reduced, ddof: float, correction: float | None) -> Array:
     return np.asarray(np.divide(reduced.m2, divisor))
 
 
-def _delivered(value: Array, reduced: _Reduced, out: Array | None) -> Any:
-    """`value` in the caller's dtype and shape: in `out`, as an array or as a scalar."""
-    shaped = np.asarray(value).reshape(reduced.shape)
-    if out is not None:
-        out[...] = shaped.astype(reduced.dtype)
-        return out
-    return shaped.astype(reduced.dtype)[()]
+def _cast(value: Array, reduced: _Reduced) -> Array:
+    """`value` in the caller's dtype and shape."""
+    return np.asarray(value).reshape(reduced.shape).astype(reduced.dtype)
+
+
+def _delivered(value: Array, out: Array | None) -> Any:
+    """`value` in `out`, as an array or as a scalar."""
+    if out is None:
+        return value[()]
+    out[...] = value
+    return out
 
 
 def mean_var(
@@ -185,7 +189,8 @@ def mean_var(
     _divisor(np.ones(()), ddof, correction)
     reduced = _reduce(x, axis, keepdims, where, dtype, outs)
     results = _mean(reduced), _var(reduced, ddof, correction)
-    return MeanVar(*(_delivered(value, reduced, o) for value, o in zip(results, outs, strict=True)))
+    cast = [_cast(value, reduced) for value in results]
+    return MeanVar(*(_delivered(value, o) for value, o in zip(cast, outs, strict=True)))
 
 
 def mean(
@@ -202,7 +207,7 @@ def mean(
     array([1.5, 4.5])
     """
     reduced = _reduce(x, axis, keepdims, where, dtype, (out,))
-    return _delivered(_mean(reduced), reduced, out)
+    return _delivered(_cast(_mean(reduced), reduced), out)
 
 
 def var(
@@ -228,7 +233,7 @@ def var(
     """
     _divisor(np.ones(()), ddof, correction)
     reduced = _reduce(x, axis, keepdims, where, dtype, (out,))
-    return _delivered(_var(reduced, ddof, correction), reduced, out)
+    return _delivered(_cast(_var(reduced, ddof, correction), reduced), out)
 
 
 def std(
@@ -254,4 +259,4 @@ def std(
     """
     _divisor(np.ones(()), ddof, correction)
     reduced = _reduce(x, axis, keepdims, where, dtype, (out,))
-    return _delivered(np.sqrt(_var(reduced, ddof, correction)), reduced, out)
+    return _delivered(_cast(np.sqrt(_var(reduced, ddof, correction)), reduced), out)

@@ -139,7 +139,8 @@ def test_masked_arrays_are_sent_to_where(function):
     ("options", "error", "text"),
     [
         ({"gamma": np.ones(4)}, ValueError, "gamma should contain 3 elements not 4"),
-        ({"gamma": np.ones((3, 1))}, ValueError, "gamma should contain 3 elements"),
+        ({"gamma": np.ones((3, 1))}, ValueError, r"gamma should have shape \(3,\), but has \(3, 1\)"),
+        ({"running_var": np.ma.ones(3)}, TypeError, "MaskedArray"),
         ({"gamma": np.array(["a"] * 3)}, TypeError, "gamma has dtype <U1"),
         ({"beta": np.ones(3, complex)}, TypeError, "beta has dtype complex128"),
         ({"running_var": np.ones(3, int)}, TypeError, "running_var must be a floating-point NumPy array"),

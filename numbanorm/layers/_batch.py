@@ -162,6 +162,11 @@ class BatchNorm(TrackingLayer):
         >>> scale, shift
         (array([1., 1., 1.], dtype=float32), array([0., 0., 0.], dtype=float32))
         """
+        scale, shift = self.folded_exactly()
+        return scale.astype(self.dtype), shift.astype(self.dtype)
+
+    def folded_exactly(self) -> tuple[Array, Array]:
+        """:meth:`folded` in float64, not yet rounded."""
         if self.running_mean is None or self.running_var is None:
             raise ValueError("folded() needs running statistics, but track_running_stats is False")
         scale = reciprocal_std(self.running_var.astype(np.float64), self.eps, False)
@@ -170,7 +175,7 @@ class BatchNorm(TrackingLayer):
         shift = -self.running_mean.astype(np.float64) * scale
         if self.beta is not None:
             shift = shift + self.beta
-        return scale.astype(self.dtype), shift.astype(self.dtype)
+        return scale, shift
 
 
 class _BatchNormNd(BatchNorm):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm._arguments import as_array
+from numbanorm._arguments import as_array, as_parameter
 from numbanorm._axes import canonicalize_axis
+from numbanorm._dtypes import norm_dtype
 from numbanorm._errors import wrong_length
 from numbanorm.layers._batch import BatchNorm
 
@@ -38,6 +38,8 @@ def fold_batch_norm(weight: Any, bias: Any, bn: BatchNorm, *, channel_axis: int 
 
     Raises
     ------
+    TypeError
+        If `weight` is not floating point.
     ValueError
         If `weight` or `bias` has other than C channels.
 
@@ -56,13 +58,13 @@ def fold_batch_norm(weight: Any, bias: Any, bn: BatchNorm, *, channel_axis: int 
     kernel = as_array(weight, "weight")
     axis = canonicalize_axis(channel_axis, kernel.ndim)
     if kernel.shape[axis] != bn.num_features:
-        raise wrong_length("weight", bn.num_features, kernel.shape[axis])
-    scale, shift = bn.folded()
-    offset = shift.astype(np.float64)
-    if bias is not None:
-        given = as_array(bias, "bias")
+        raise wrong_length("weight", (bn.num_features,), (kernel.shape[axis],))
+    norm_dtype(kernel.dtype, "weight")
+    scale, shift = bn.folded_exactly()
+    given = as_parameter("bias", bias)
+    if given is not None:
         if given.shape != (bn.num_features,):
-            raise wrong_length("bias", bn.num_features, given.size)
-        offset = offset + given * scale.astype(np.float64)
+            raise wrong_length("bias", (bn.num_features,), given.shape)
+        shift = shift + given * scale
     shaped = scale.reshape([-1 if i == axis else 1 for i in range(kernel.ndim)])
-    return (kernel * shaped).astype(kernel.dtype), offset.astype(kernel.dtype)
+    return (kernel * shaped).astype(kernel.dtype), shift.astype(kernel.dtype)

@@ -69,7 +69,7 @@ class GroupNorm(Layer):
         array = as_array(x)
         channels = array.shape[channel_axis_of(array, self.channel_axis)]
         if channels != self.num_channels:
-            raise wrong_length("gamma", channels, self.num_channels)
+            raise wrong_length("gamma", (channels,), (self.num_channels,))
         y: Array = group_norm(
             array,
             self.num_groups,

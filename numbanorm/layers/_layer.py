@@ -112,7 +112,11 @@ class Layer:
                 raise ShapeError(f"{key} should have shape {own[key].shape}, but has {array.shape}")
             if array.dtype.kind not in "iuf" and not is_float(array.dtype):
                 raise TypeError(f"{key} should be real and numeric, but has dtype {array.dtype}")
-        for key, array in arrays.items():
+            if own[key].dtype.kind == "i" and not float(array).is_integer():
+                raise ValueError(f"{key} should be a whole number, but is {array}")
+        with np.errstate(over="ignore"):  # all are cast before the first is copied
+            cast = {key: array.astype(own[key].dtype) for key, array in arrays.items()}
+        for key, array in cast.items():
             own[key][...] = array
 
     def _settings(self) -> str:

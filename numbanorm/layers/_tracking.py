@@ -60,7 +60,7 @@ class TrackingLayer(Layer):
         channels = x.shape[channel_axis_of(x, self.channel_axis)]
         if channels != self.num_features:
             name = "running_mean" if self.track_running_stats else "gamma"
-            raise wrong_length(name, channels, self.num_features)
+            raise wrong_length(name, (channels,), (self.num_features,))
 
     def _weight_of_new(self) -> float:
         """Weight of the next batch in the running statistics, in torch's sense."""

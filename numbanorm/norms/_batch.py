@@ -159,4 +159,5 @@ class BatchNormSettings(NamedTuple):
 def update_running(running: Array | None, new: Array, momentum: float) -> None:
     """``running = (1 - momentum) * running + momentum * new`` in place, computed in float64."""
     if running is not None:
-        running[...] = (1 - momentum) * running.astype(np.float64) + momentum * new
+        with np.errstate(over="ignore"):  # a variance that float32 cannot hold is inf
+            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * new

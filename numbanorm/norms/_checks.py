@@ -37,7 +37,7 @@ def channel_parameters(gamma: Any, beta: Any, channels: int, axis: int) -> Param
     gamma, beta = as_parameter("gamma", gamma), as_parameter("beta", beta)
     for name, parameter in (("gamma", gamma), ("beta", beta)):
         if parameter is not None and parameter.shape != (channels,):
-            raise wrong_length(name, channels, parameter.size)
+            raise wrong_length(name, (channels,), parameter.shape)
     return Parameters((axis,), gamma, beta)
 
 

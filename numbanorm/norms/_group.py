@@ -90,7 +90,15 @@ def group_norm(
     reduced = tuple(i for i in range(len(shape)) if i not in (axis, sample))
     want = "rstd" if return_stats else ""
     source = array.reshape(shape)
-    result = _engine.normalize(backend, source, reduced, features, Scale(eps), out=grouped(out, shape), want=want)
+    result = _engine.normalize(
+        backend,
+        source,
+        reduced,
+        features,
+        Scale(eps),
+        out=grouped(None if out is None else np.asarray(out), shape),
+        want=want,
+    )
     y = out if out is not None else result.y.reshape(array.shape)
     if not return_stats:
         return y

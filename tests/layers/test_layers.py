@@ -177,6 +177,8 @@ def test_a_state_that_does_not_fit_changes_nothing():
         ({key: value for key, value in good.items() if key != "bias"}, KeyError, "missing keys"),
         ({**good, "weight": np.zeros(3), "running_var": np.array(["a"] * 3)}, TypeError, "running_var should be real"),
         ({**good, "num_batches_tracked": np.zeros(1, int)}, ValueError, "num_batches_tracked should have shape"),
+        ({**good, "weight": np.zeros(3), "num_batches_tracked": 2.7}, ValueError, "should be a whole number"),
+        ({**good, "weight": np.zeros(3), "num_batches_tracked": np.nan}, ValueError, "should be a whole number"),
     ]
     for state, error, text in bad:
         with pytest.raises(error, match=text):
@@ -215,6 +217,18 @@ def test_folding_into_the_layer_before(weight_shape, axis, bias, rng):
     for bad_weight, bad_bias in ((np.ones((5, 2)), None), (np.ones((4, 2)), np.ones(5))):
         with pytest.raises(ValueError, match="should contain 4 elements not 5"):
             nn.fold_batch_norm(bad_weight, bad_bias, bn)
+
+
+def test_folding_is_rounded_once(rng):
+    bn = nn.BatchNorm(3)
+    bn.running_mean[:], bn.running_var[:] = 1e4, rng.random(3) + 0.5
+    weight = rng.standard_normal((3, 5))
+    new_weight, new_bias = nn.fold_batch_norm(weight, None, bn)
+    scale = 1 / np.sqrt(bn.running_var.astype("f8") + 1e-5)
+    np.testing.assert_allclose(new_weight, weight * scale[:, None], rtol=1e-15)
+    np.testing.assert_allclose(new_bias, -1e4 * scale, rtol=1e-15)
+    with pytest.raises(TypeError, match="weight has dtype int64"):
+        nn.fold_batch_norm(np.ones((3, 2), int), None, bn)
 
 
 def test_folding_without_parameters():

@@ -195,6 +195,9 @@ NORMS = [
 ]
 
 
+NORMS_OF_ROWS = [nn.layer_norm, nn.rms_norm, NORMS[3], lambda x, **o: nn.group_norm(x, 2, **o), nn.standardize]
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_out(backend, norm, rng):
     x = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
@@ -226,6 +229,48 @@ def test_out_may_be_x_or_overlap_it(backend, norm, rng):
     square = rng.standard_normal((4, 4, 4, 4)).astype(np.float32)
     expected = norm(square)
     np.testing.assert_array_equal(norm(square, out=square.T), expected)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("norm", NORMS_OF_ROWS)
+def test_out_may_be_a_subclass_and_is_returned(backend, norm, tmp_path, rng):
+    class Mine(np.ndarray):
+        pass
+
+    x = rng.standard_normal((4, 6)).astype(np.float32)
+    expected = norm(x)
+    for out in (
+        np.matrix(np.zeros((4, 6), np.float32)),
+        np.zeros((4, 6), np.float32).view(Mine),
+        np.memmap(tmp_path / "out", np.float32, "w+", shape=(4, 6)),
+    ):
+        assert norm(x, out=out) is out
+        np.testing.assert_array_equal(np.asarray(out), expected)
+        np.testing.assert_array_equal(norm(out.copy()), norm(np.asarray(out)))
+    with pytest.raises(TypeError, match=r"MaskedArray.*where="):
+        norm(x, out=np.ma.zeros((4, 6), np.float32))
+
+
+def test_out_may_overlap_statistics_and_parameters(backend, rng):
+    for dtype in (np.float32, np.float64):
+        x = np.abs(rng.standard_normal((4, 4))).astype(dtype) + 1
+        expected = nn.batch_norm(x, x[2], x[3], x[0].copy(), x[1].copy(), training=False)
+        np.testing.assert_array_equal(nn.batch_norm(x, x[2], x[3], x[0], x[1], training=False, out=x), expected)
+
+
+@pytest.mark.parametrize(("size", "factor"), [(1e-30, 1e10), (1e30, 1e-14), (1e30, 1e10)])
+def test_parameters_of_any_size_meet_numbers_of_any_size(size, factor, rng):
+    """rstd * gamma may leave float32's range where the result does not."""
+    x = (rng.standard_normal((3, 4, 7, 8)) * size).astype(np.float32)
+    gamma = np.full(4, factor, np.float32)
+    for norm, axes in (
+        (lambda: nn.batch_norm(x, gamma, training=True, eps=1e-70), (0, 2, 3)),
+        (lambda: nn.batch_norm(x, gamma, training=True, eps=1e-70, channel_axis=-3), (0, 2, 3)),
+        (lambda: nn.instance_norm(x, gamma, eps=0), (2, 3)),
+        (lambda: nn.layer_norm(x, gamma, axis=1, eps=0), (1,)),
+        (lambda: nn.group_norm(x, 4, gamma, eps=0), (2, 3)),
+    ):
+        assert_normalized(norm() / np.float32(factor), oracle.normalized(x, axes, 0)[0])
 
 
 @pytest.mark.parametrize("norm", NORMS)

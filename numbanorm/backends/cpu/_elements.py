@@ -101,7 +101,7 @@ def load(x, i):
     return (np.uint32(x[i][0]) << np.uint32(16)).view(np.float32)
 
 
-@overload(load, inline="always")
+@overload(load)
 def _jit_load(x, i):
     if not isinstance(x.dtype, types.Record):
         return lambda x, i: x[np.uintp(i)]
@@ -122,7 +122,7 @@ def store(y, i, value):
         y[i] = (rounded if value == value else int(bits) >> 16 | 0x40,)
 
 
-@overload(store, inline="always")
+@overload(store)
 def _jit_store(y, i, value):
     if not isinstance(y.dtype, types.Record):
 

@@ -27,11 +27,14 @@ from typing import Any
 import numba
 import numpy as np
 from numba import njit, prange
+from numba.core.compiler_lock import global_compiler_lock
+
+from numbanorm import _process
 
 #: What LLVM may assume of floating point: everything but the absence of NaN and inf.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def exact(function: Callable[..., Any]) -> Any:
@@ -39,12 +42,12 @@ def exact(function: Callable[..., Any]) -> Any:
 
     Said explicitly, because Numba hands a caller's fastmath down to what it calls.
     """
-    return njit(fastmath=False, **_OPTIONS)(function)
+    return njit(fastmath=False, no_cpython_wrapper=True, **_OPTIONS)(function)
 
 
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a loop in which LLVM may reorder sums to use vector registers."""
-    return njit(fastmath=FASTMATH, **_OPTIONS)(function)
+    return njit(fastmath=FASTMATH, no_cpython_wrapper=True, **_OPTIONS)(function)
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
@@ -78,8 +81,10 @@ class Kernel:
             # Compiled code gives no floating point warnings, so neither does its Python form.
             self.serial = self.parallel = np.errstate(all="ignore")(function)
         else:
-            self.serial = njit(fastmath=FASTMATH, **_OPTIONS)(_renamed(function, "serial"))
-            self.parallel = njit(fastmath=FASTMATH, parallel=True, **_OPTIONS)(_renamed(function, "parallel"))
+            self.serial = njit(fastmath=FASTMATH, cache=True, **_OPTIONS)(_renamed(function, "serial"))
+            self.parallel = njit(fastmath=FASTMATH, parallel=True, cache=True, **_OPTIONS)(
+                _renamed(function, "parallel")
+            )
 
     def __call__(self, n_parts: int, *args: Any) -> None:
         if n_parts == 1:
@@ -91,24 +96,41 @@ class Kernel:
 
 
 class _Entry:
-    """The way into parallel regions: free under TBB, else one caller of one process."""
+    """The way into parallel regions: free under TBB, else one caller at a time.
+
+    And only in the process whose threads they are: a forked child has none of its
+    parent's, and neither GNU OpenMP nor we can tell from the layer's state alone.
+    """
 
     def __init__(self) -> None:
         self.free = False
-        self._pid = 0
+        self._owner = 0 if _process.THREADS_RAN_BEFORE else _process.PID
         self._lock = threading.Lock()
 
     def guarded(self, kernel: Kernel, n_parts: int, args: tuple[Any, ...]) -> None:
-        """Run the parallel twin if nobody else does, else the serial one."""
-        if self._pid not in (0, os.getpid()) or not self._lock.acquire(blocking=False):
+        """Run the parallel twin if that is safe and nobody else does, else the serial one."""
+        if not self._is_ours() or not self._lock.acquire(blocking=False):
             kernel.serial(n_parts, *args)
             return
         try:
-            self._pid = os.getpid()
             kernel.parallel(n_parts, *args)
         finally:
             self._lock.release()
         self.free = threading_layer() == "tbb"
+
+    def _is_ours(self) -> bool:
+        """Whether Numba's threads, if there are any, belong to this process."""
+        layer = threading_layer()
+        if layer == "none yet":
+            self._owner = os.getpid()  # they will
+        return layer == "tbb" or self._owner == os.getpid()
+
+
+def _guard_forks() -> None:
+    """Keep a child from inheriting a lock that another thread held while it compiled."""
+    if hasattr(os, "register_at_fork"):
+        release = global_compiler_lock.release
+        os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=release, after_in_child=release)
 
 
 _entry = _Entry()
@@ -152,3 +174,4 @@ def _load_tbb() -> None:
 
 
 _load_tbb()
+_guard_forks()

@@ -14,7 +14,7 @@ BLOCK = 2048
 #: Most short rows whose statistics are finished, and which are written, in one go.
 BATCH = 64
 #: Columns whose running sums stay in L1 together.
-TILE = 512
+TILE = 256
 #: Narrow matrices are read as if this many columns wide, several rows at a time.
 WIDE = 256
 #: Bytes of a channel that surely stay in L2 between its statistics and its normalisation.

@@ -17,25 +17,10 @@ centred = exact(_recurrences.centred)
 reciprocal_std = exact(_recurrences.reciprocal_std)
 
 
-@inner
-def finish(n, count, eps, eps_on_std, use_mean, statistics):
-    """Turn (mean, m2) of n rows of `count` numbers into (mean, rstd)."""
-    for k in range(n):
-        var = statistics[1, k] / count
-        if not use_mean:
-            var += statistics[0, k] * statistics[0, k]
-            statistics[0, k] = 0
-        statistics[1, k] = reciprocal_std(var, eps, eps_on_std)
-
-
-@inner
-def prepare(mean, rstd, first, n, operands, at):
-    """High and low part of the mean, and the scale, of n float64 statistics; into operands from `at` on."""
-    for k in range(n):
-        high = operands.dtype.type(load(mean, first + k))
-        operands[0, at + k] = high
-        operands[1, at + k] = operands.dtype.type(remainder(load(mean, first + k), high))
-        operands[2, at + k] = operands.dtype.type(load(rstd, first + k))
+@exact
+def scaled(value, rstd, gamma):
+    """``value * rstd * gamma`` in this order, which fastmath would not keep."""
+    return value * rstd * gamma
 
 
 @exact
@@ -45,38 +30,59 @@ def remainder(mean, high):
 
 
 @inner
+def finish(n, count, scale, statistics, operands):
+    """Turn (mean, m2) of n rows of `count` numbers into (mean, rstd), and these into operands."""
+    eps, eps_on_std, use_mean = scale
+    for k in range(n):
+        mean = statistics[0, k]
+        var = statistics[1, k] / count
+        if not use_mean:
+            var += mean * mean
+            mean = np.float64(0)
+        rstd = reciprocal_std(var, eps, eps_on_std)
+        statistics[0, k] = mean
+        statistics[1, k] = rstd
+        high = operands.dtype.type(mean)
+        operands[0, k] = high
+        operands[1, k] = operands.dtype.type(remainder(mean, high))
+        operands[2, k] = operands.dtype.type(rstd)
+
+
+@inner
+def prepare(mean, rstd, first, n, operands, at):
+    """n given statistics from `first` on as operands from `at` on."""
+    for k in range(n):
+        high = operands.dtype.type(load(mean, first + k))
+        operands[0, at + k] = high
+        operands[1, at + k] = operands.dtype.type(remainder(load(mean, first + k), high))
+        operands[2, at + k] = operands.dtype.type(load(rstd, first + k))
+
+
+@inner
 def write_segments(x, start, n_segments, length, operands, y):
-    """y = (x - mean) * scale + shift, all constant within a segment."""
+    """y = (x - mean) * rstd * gamma + beta, all constant within a segment."""
     for k in range(n_segments):
         first = start + k * length
-        high, low, scale, shift = operands[0, k], operands[1, k], operands[2, k], operands[3, k]
+        high, low, rstd = operands[0, k], operands[1, k], operands[2, k]
+        gamma, beta = operands[3, k], operands[4, k]
         for i in range(first, first + length):
-            store(y, i, centred(load(x, i), high, low) * scale + shift)
+            store(y, i, scaled(centred(load(x, i), high, low), rstd, gamma) + beta)
 
 
 @inner
 def write_rows(x, start, n_rows, length, operands, gamma, beta, parameter, y):
-    """y = (x - mean) * scale * gamma + beta, gamma per element from index `parameter` on."""
-    if beta.size == 1:
-        shift = beta[0]
-        for k in range(n_rows):
-            first = start + k * length
-            high, low, scale = operands[0, k], operands[1, k], operands[2, k]
-            for j in range(length):
-                value = centred(load(x, first + j), high, low) * scale
-                store(y, first + j, value * load(gamma, parameter + j) + shift)
-    else:
-        for k in range(n_rows):
-            first = start + k * length
-            high, low, scale = operands[0, k], operands[1, k], operands[2, k]
-            for j in range(length):
-                value = centred(load(x, first + j), high, low) * scale
-                store(y, first + j, value * load(gamma, parameter + j) + load(beta, parameter + j))
+    """y = (x - mean) * rstd * gamma + beta, parameters per element from index `parameter` on."""
+    for k in range(n_rows):
+        first = start + k * length
+        high, low, rstd = operands[0, k], operands[1, k], operands[2, k]
+        for j in range(length):
+            value = scaled(centred(load(x, first + j), high, low), rstd, load(gamma, parameter + j))
+            store(y, first + j, value + load(beta, parameter + j))
 
 
 @inner
 def write_columns(x, start, n_rows, stride, width, operands, gamma, beta, parameter, mid, step, y):
-    """y = (x - mean) * scale * gamma + beta, mean and scale per column.
+    """y = (x - mean) * rstd * gamma + beta, mean and rstd per column.
 
     With `step`, gamma and beta vary along a row, and the operands hold them already; without,
     they are constant in a row, and `mid` apart from row to row.
@@ -86,11 +92,11 @@ def write_columns(x, start, n_rows, stride, width, operands, gamma, beta, parame
             first = start + k * stride
             for j in range(width):
                 value = centred(load(x, first + j), operands[0, j], operands[1, j])
-                store(y, first + j, value * operands[2, j] + operands[3, j])
+                store(y, first + j, scaled(value, operands[2, j], operands[3, j]) + operands[4, j])
     else:
         for k in range(n_rows):
             first = start + k * stride
             factor, shift = load(gamma, parameter + k * mid), load(beta, parameter + k * mid)
             for j in range(width):
                 value = centred(load(x, first + j), operands[0, j], operands[1, j])
-                store(y, first + j, value * operands[2, j] * factor + shift)
+                store(y, first + j, scaled(value, operands[2, j], factor) + shift)

@@ -45,7 +45,7 @@ def _affine_rows_part(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, st
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
     n_units = x.size // n_inner * n_splits
     last = n_units * (part + 1) // n_parts
-    operands = np.empty((4, batch), gamma.dtype)
+    operands = np.empty((5, batch), gamma.dtype)
     for unit in range(n_units * part // n_parts, last, batch):
         n = min(batch, last - unit)
         row = unit // n_splits
@@ -59,8 +59,8 @@ def _affine_rows_part(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, st
         else:
             for k in range(n):
                 parameter = _offset(row + k, n_mid, outer, mid)
-                operands[2, k] *= gamma[parameter]
-                operands[3, k] = beta[parameter]
+                operands[3, k] = gamma[parameter]
+                operands[4, k] = beta[parameter]
             write_segments(x, row * n_inner + lower, n, length, operands, y)
 
 
@@ -97,7 +97,7 @@ def _affine_cols_part(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, 
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
     n_rows = x.size // n_inner
     n_units = n_tiles * n_chunks
-    operands = np.empty((4, -(-n_inner // n_tiles)), gamma.dtype)
+    operands = np.empty((5, -(-n_inner // n_tiles)), gamma.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_inner * tile // n_tiles
@@ -108,8 +108,8 @@ def _affine_cols_part(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, 
             parameter = _offset(row, n_mid, outer, mid) + lower * step
             prepare(mean, rstd, statistic, width, operands, 0)
             for j in range(width * step):
-                operands[2, j] *= load(gamma, parameter + j)
-                operands[3, j] = load(beta, parameter + j)
+                operands[3, j] = load(gamma, parameter + j)
+                operands[4, j] = load(beta, parameter + j)
             # Rows that follow with the same statistics (and parameters, if these vary along the row).
             n = 1 if mean_mid or (step and mid) else n_mid - row % n_mid
             n = min(n, last - row)

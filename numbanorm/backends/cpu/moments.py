@@ -2,7 +2,7 @@
 
 Numbers are summed in float64 as differences from a shift taken from among them, in
 blocks of bounded length; blocks are merged with Chan's formula. For float32 data the
-result is correctly rounded but for the last conversion, at the speed of memory.
+only error that shows is that of the last conversion.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from numbanorm import _recurrences
-from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
+from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._launch import BLOCK, TILE, fold, n_parts, n_splits
 
@@ -31,51 +31,42 @@ def _finite_or_zero(value):
 
 
 @inner
-def _block(x, start, stop):
-    """Moments of x[start:stop]."""
-    shift = _finite_or_zero(np.float64(load(x, start)))
-    total = np.float64(0)
-    squares = np.float64(0)
-    for i in range(start, stop):
-        difference = np.float64(load(x, i)) - shift
-        total += difference
-        squares += difference * difference
-    return block_moments(np.float64(stop - start), shift, total, squares)
+def segment_moments(x, start, stop):
+    """Moments of x[start:stop], block by block."""
+    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
+    for lower in range(start, stop, BLOCK):
+        upper = min(lower + BLOCK, stop)
+        shift = _finite_or_zero(np.float64(load(x, lower)))
+        total, squares = np.float64(0), np.float64(0)
+        for i in range(lower, upper):
+            difference = np.float64(load(x, i)) - shift
+            total += difference
+            squares += difference * difference
+        count_b, mean_b, m2_b = block_moments(np.float64(upper - lower), shift, total, squares)
+        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
+    return count, mean, m2
 
 
 @inner
-def _weighted_block(x, weights, start, stop):
+def _weighted_segment_moments(x, weights, start, stop):
     """Moments of those x[start:stop] whose weight is not zero."""
-    first = start
-    while first < stop and not load(weights, first):
-        first += 1
-    if first == stop:
-        return np.float64(0), np.float64(0), np.float64(0)
-    shift = _finite_or_zero(np.float64(load(x, first)))
-    count = np.float64(0)
-    total = np.float64(0)
-    squares = np.float64(0)
-    for i in range(first, stop):
-        weight = np.float64(load(weights, i))
-        difference = np.float64(load(x, i)) - shift if load(weights, i) else np.float64(0)
-        count += weight
-        total += weight * difference
-        squares += weight * difference * difference
-    return block_moments(count, shift, total, squares)
-
-
-@exact
-def segment_moments(x, weights, start, stop):
-    """Moments of x[start:stop], block by block."""
-    if weights is None:
-        count, mean, m2 = _block(x, start, min(start + BLOCK, stop))
-    else:
-        count, mean, m2 = _weighted_block(x, weights, start, min(start + BLOCK, stop))
-    for lower in range(start + BLOCK, stop, BLOCK):
-        if weights is None:
-            count_b, mean_b, m2_b = _block(x, lower, min(lower + BLOCK, stop))
-        else:
-            count_b, mean_b, m2_b = _weighted_block(x, weights, lower, min(lower + BLOCK, stop))
+    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
+    for lower in range(start, stop, BLOCK):
+        upper = min(lower + BLOCK, stop)
+        first = lower
+        while first < upper and not load(weights, first):
+            first += 1
+        if first == upper:
+            continue
+        shift = _finite_or_zero(np.float64(load(x, first)))
+        count_b, total, squares = np.float64(0), np.float64(0), np.float64(0)
+        for i in range(first, upper):
+            weight = np.float64(load(weights, i))
+            difference = np.float64(load(x, i)) - shift if load(weights, i) else np.float64(0)
+            count_b += weight
+            total += weight * difference
+            squares += weight * difference * difference
+        count_b, mean_b, m2_b = block_moments(count_b, shift, total, squares)
         count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
     return count, mean, m2
 
@@ -89,7 +80,10 @@ def _moments_rows_part(part, n_parts, x, weights, n_cols, n_splits, count, mean,
         split = unit % n_splits
         start = row * n_cols + n_cols * split // n_splits
         stop = row * n_cols + n_cols * (split + 1) // n_splits
-        count[unit], mean[unit], m2[unit] = segment_moments(x, weights, start, stop)
+        if weights is None:
+            count[unit], mean[unit], m2[unit] = segment_moments(x, start, stop)
+        else:
+            count[unit], mean[unit], m2[unit] = _weighted_segment_moments(x, weights, start, stop)
 
 
 @kernel
@@ -171,45 +165,22 @@ def _weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
 
 
 @inner
-def _assign_columns(n, width, sums, out, count, mean, m2):
-    """Outputs from the sums of their only block so far, without a merge per column."""
+def _merge_columns(n, weighted, sums, width, n_out, out, count, mean, m2):
+    """Merge the sums of a block into the outputs from `out` on; column j belongs to output ``j % n_out``."""
     for j in range(width):
-        count_b, mean_b, m2_b = block_moments(n, sums[j], sums[TILE + j], sums[2 * TILE + j])
-        store(count, out + j, count_b)
-        store(mean, out + j, mean_b)
-        store(m2, out + j, m2_b)
-
-
-@exact
-def _strip_moments(x, weights, start, stride, n_rows, width, n_out, sums, out, count, mean, m2):
-    """Merge a strip of rows into the outputs from `out` on.
-
-    The strip is `width` wide and holds `width // n_out` rows of the matrix side by side:
-    column j belongs to output ``j % n_out``.
-    """
-    for lower in range(0, n_rows, BLOCK):
-        length = min(BLOCK, n_rows - lower)
-        first = start + lower * stride
-        if weights is None:
-            _column_sums(x, first, stride, length, width, sums)
-        else:
-            _weighted_column_sums(x, weights, first, stride, length, width, sums)
-        if weights is None and width == n_out and count[out] == 0:
-            _assign_columns(np.float64(length), width, sums, out, count, mean, m2)
-            continue
-        for j in range(width):
-            count_b = np.float64(length) if weights is None else sums[3 * TILE + j]
-            if count_b > 0:
-                count_b, mean_b, m2_b = block_moments(count_b, sums[j], sums[TILE + j], sums[2 * TILE + j])
-                k = out + j % n_out
-                count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], count_b, mean_b, m2_b)
+        count_b = sums[3 * TILE + j] if weighted else n
+        if count_b > 0:
+            count_b, mean_b, m2_b = block_moments(count_b, sums[j], sums[TILE + j], sums[2 * TILE + j])
+            k = out + j % n_out
+            count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], count_b, mean_b, m2_b)
 
 
 @exact
 def _moments_cols_part(part, n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
     """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index.
 
-    Narrow matrices are read `fold` rows at a time, as one wide row; then there is one tile.
+    Narrow matrices are read `fold` rows at a time, as one wide row (there is one tile then),
+    and the rows that are left over one at a time.
     """
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_splits * n_tiles
@@ -218,21 +189,29 @@ def _moments_cols_part(part, n_parts, x, weights, shape, fold, n_tiles, n_splits
         tile = unit % n_tiles
         outer = unit // n_tiles // n_splits
         split = unit // n_tiles % n_splits
-        first_row = n_reduce * split // n_splits
-        n_rows = n_reduce * (split + 1) // n_splits - first_row
+        row = n_reduce * split // n_splits
+        last = n_reduce * (split + 1) // n_splits
         first_col = n_inner * tile // n_tiles
         n_cols = n_inner * (tile + 1) // n_tiles - first_col
-        start = (outer * n_reduce + first_row) * n_inner + first_col
         out = (outer * n_splits + split) * n_inner + first_col
         for k in range(out, out + n_cols):
             count[k] = 0
             mean[k] = 0
             m2[k] = 0
-        n_wide = n_rows // fold
-        width = n_cols * fold
-        _strip_moments(x, weights, start, n_inner * fold, n_wide, width, n_cols, sums, out, count, mean, m2)
-        start += n_wide * fold * n_inner
-        _strip_moments(x, weights, start, n_inner, n_rows % fold, n_cols, n_cols, sums, out, count, mean, m2)
+        at_once = fold
+        while row < last:
+            if row + at_once > last:
+                at_once = 1
+            n_rows = min(BLOCK, (last - row) // at_once)
+            width = n_cols * at_once
+            start = (outer * n_reduce + row) * n_inner + first_col
+            if weights is None:
+                _column_sums(x, start, n_inner * at_once, n_rows, width, sums)
+            else:
+                _weighted_column_sums(x, weights, start, n_inner * at_once, n_rows, width, sums)
+            n = np.float64(n_rows)
+            _merge_columns(n, weights is not None, sums, width, n_cols, out, count, mean, m2)
+            row += n_rows * at_once
 
 
 @kernel

@@ -24,7 +24,7 @@ from numbanorm.backends.cpu._launch import (
     n_splits,
     rows_at_once,
 )
-from numbanorm.backends.cpu._write import finish, prepare, write_rows, write_segments
+from numbanorm.backends.cpu._write import finish, write_rows, write_segments
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.moments import (
     combine_moments,
@@ -38,13 +38,8 @@ Array = NDArray[Any]
 
 
 @exact
-def _batch_statistics(x, row, n, n_cols, scale, statistics, mean, rstd):
-    """(mean, rstd) of n rows from `row` on, also written to the outputs if these are wanted."""
-    for k in range(n):
-        start = (row + k) * n_cols
-        _, statistics[0, k], statistics[1, k] = segment_moments(x, None, start, start + n_cols)
-    eps, eps_on_std, use_mean = scale
-    finish(n, np.float64(n_cols), eps, eps_on_std, use_mean, statistics)
+def _keep(n, row, statistics, mean, rstd):
+    """Statistics of n rows from `row` on to the outputs, if the caller wants them."""
     if mean.size:
         for k in range(n):
             mean[row + k] = statistics[0, k]
@@ -56,18 +51,21 @@ def _norm_rows_part(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, mean
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
     statistics = np.empty((2, batch))
-    operands = np.empty((4, batch), gamma.dtype)
+    operands = np.empty((5, batch), gamma.dtype)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
-        _batch_statistics(x, row, n, n_cols, scale, statistics, mean, rstd)
-        prepare(statistics[0], statistics[1], 0, n, operands, 0)
+        for k in range(n):
+            start = (row + k) * n_cols
+            _, statistics[0, k], statistics[1, k] = segment_moments(x, start, start + n_cols)
+        finish(n, np.float64(n_cols), scale, statistics, operands)
         if gamma.size > 1:
             write_rows(x, row * n_cols, n, n_cols, operands, gamma, beta, 0, y)
         else:
             for k in range(n):
-                operands[2, k] *= gamma[0]
-                operands[3, k] = beta[0]
+                operands[3, k] = gamma[0]
+                operands[4, k] = beta[0]
             write_segments(x, row * n_cols, n, n_cols, operands, y)
+        _keep(n, row, statistics, mean, rstd)
 
 
 @kernel
@@ -111,8 +109,11 @@ def norm_rows(
 
 
 def _same_length(gamma: Array, beta: Array) -> tuple[Array, Array]:
-    """A scalar gamma beside a vector beta as a vector too; the kernels know three cases, not four."""
-    return (np.broadcast_to(gamma, beta.shape).copy(), beta) if gamma.size < beta.size else (gamma, beta)
+    """A single gamma beside a vector beta as a vector too, and the other way round."""
+    if gamma.size == beta.size:
+        return gamma, beta
+    length = max(gamma.size, beta.size)
+    return np.resize(gamma, length), np.resize(beta, length)
 
 
 def _split_rows(x: Array, scale: tuple[float, bool, bool], mean: Array, rstd: Array) -> tuple[Array, Array]:
@@ -124,7 +125,8 @@ def _split_rows(x: Array, scale: tuple[float, bool, bool], mean: Array, rstd: Ar
     if not use_mean:
         var += mu**2
         mu[:] = 0
-    r = _recurrences.reciprocal_std(var, eps, eps_on_std)
+    with np.errstate(divide="ignore"):
+        r = _recurrences.reciprocal_std(var, eps, eps_on_std)
     if mean.size:
         mean[:] = mu
         rstd[:] = r
@@ -137,19 +139,21 @@ def _norm_groups_part(part, n_parts, x, n_inner, n_channels, batch, gamma, beta,
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
     statistics = np.empty((2, batch))
-    rows = np.empty((4, batch), gamma.dtype)
-    channels = np.empty((4, batch * n_channels), gamma.dtype)
+    rows = np.empty((5, batch), gamma.dtype)
+    channels = np.empty((5, batch * n_channels), gamma.dtype)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
-        _batch_statistics(x, row, n, n_cols, scale, statistics, mean, rstd)
-        prepare(statistics[0], statistics[1], 0, n, rows, 0)
+        for k in range(n):
+            start = (row + k) * n_cols
+            _, statistics[0, k], statistics[1, k] = segment_moments(x, start, start + n_cols)
+        finish(n, np.float64(n_cols), scale, statistics, rows)
         for k in range(n * n_channels):
-            for i in range(2):
+            for i in range(3):
                 channels[i, k] = rows[i, k // n_channels]
-            channel = row * n_channels + k
-            channels[2, k] = rows[2, k // n_channels] * gamma[channel % gamma.size]
-            channels[3, k] = beta[channel % beta.size]
+            channels[3, k] = gamma[(row * n_channels + k) % gamma.size]
+            channels[4, k] = beta[(row * n_channels + k) % beta.size]
         write_segments(x, row * n_cols, n * n_channels, n_inner, channels, y)
+        _keep(n, row, statistics, mean, rstd)
 
 
 @kernel
@@ -209,7 +213,7 @@ def _norm_channels_part(part, n_parts, x, shape, block, gamma, beta, eps, eps_on
     n_blocks = -(-n_channels // block)
     counts = np.empty(block)
     statistics = np.empty((2, block))
-    operands = np.empty((4, block), gamma.dtype)
+    operands = np.empty((5, block), gamma.dtype)
     for unit in range(n_blocks * part // n_parts, n_blocks * (part + 1) // n_parts):
         first = unit * block
         width = min(block, n_channels - first)
@@ -218,7 +222,7 @@ def _norm_channels_part(part, n_parts, x, shape, block, gamma, beta, eps, eps_on
         for i in range(n):
             for k in range(width):
                 start = (i * n_channels + first + k) * n_inner
-                count, mu, m2 = segment_moments(x, None, start, start + n_inner)
+                count, mu, m2 = segment_moments(x, start, start + n_inner)
                 counts[k], statistics[0, k], statistics[1, k] = welford_combine(
                     counts[k], statistics[0, k], statistics[1, k], count, mu, m2
                 )
@@ -226,11 +230,10 @@ def _norm_channels_part(part, n_parts, x, shape, block, gamma, beta, eps, eps_on
         for k in range(width):
             mean[first + k] = statistics[0, k]
             var[first + k] = statistics[1, k] / count
-        finish(width, count, eps, eps_on_std, True, statistics)
-        prepare(statistics[0], statistics[1], 0, width, operands, 0)
+        finish(width, count, (eps, eps_on_std, True), statistics, operands)
         for k in range(width):
-            operands[2, k] *= gamma[(first + k) % gamma.size]
-            operands[3, k] = beta[(first + k) % beta.size]
+            operands[3, k] = gamma[(first + k) % gamma.size]
+            operands[4, k] = beta[(first + k) % beta.size]
         for i in range(n):
             write_segments(x, (i * n_channels + first) * n_inner, width, n_inner, operands, y)
 
