@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbanorm.backends.cpu._jit import threading_layer
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.moments import combine_moments, moments_cols, moments_rows
 from numbanorm.backends.cpu.normalize import norm_channels, norm_groups, norm_rows
@@ -25,5 +24,4 @@ __all__ = [
     "norm_channels",
     "norm_groups",
     "norm_rows",
-    "threading_layer",
 ]
