@@ -47,6 +47,22 @@ def test_a_first_call_from_a_warm_cache_is_quick():
     assert any(float(run(code)) < 0.5 for _ in range(10))
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("call", ["batch_norm(x, training=True)", "layer_norm(x, axis=0)", "layer_norm(x)"])
+def test_a_first_call_from_an_empty_cache_is_quick(call, tmp_path, monkeypatch):
+    """At most 4 s with threads, Numba's import and compilation included. The slowest calls there are."""
+    code = (
+        "import numpy, numbanorm as nn, time; x = numpy.ones((300, 400), 'f4'); t = time.perf_counter();"
+        f"nn.{call}; print(time.perf_counter() - t)"
+    )
+
+    def seconds(trial):
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / str(trial)))
+        return float(run(code))
+
+    assert any(seconds(trial) < 4 for trial in range(5))
+
+
 def test_public_names():
     for name in nn.__all__:
         assert getattr(nn, name) is not None

@@ -1,14 +1,15 @@
 """How this backend compiles, and how it enters a parallel region safely.
 
 Three decorators: :func:`exact` for arithmetic that must not be reordered, :func:`inner`
-for loops that LLVM may vectorise, :func:`kernel` for the loops over independent parts,
-compiled twice from one source, with threads and without.
+for loops that LLVM may vectorise, :func:`kernel` for the work of one part. The package
+has one parallel region, :func:`_parallel_parts`: it calls the compiled part through a
+pointer, so that LLVM optimises each kernel once, and the same machine code runs with
+threads and without.
 
 Numba's ``workqueue`` layer aborts the interpreter when two Python threads meet in it,
 and GNU OpenMP ends a forked child. TBB survives both, so it is loaded when its wheel is
-installed; under any other layer one caller at a time takes the parallel twin, and only
-in the process that started it. All others take the serial twin, whose results are the
-same bit for bit.
+installed; under any other layer one caller at a time takes the parallel region, and only
+in the process that started it. All others run the parts one after the other.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ import site
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numba
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import cfunc, njit, prange, types
+from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
 
 from numbanorm import _process
 
@@ -51,51 +56,117 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
-    """Compile a loop over parts; see :class:`Kernel`."""
+    """Compile the work of one part; see :class:`Kernel`."""
     return Kernel(function)
 
 
-def _renamed(function: Callable[..., Any], suffix: str) -> FunctionType:
-    """A copy under a name of its own: Numba's cache files are told apart by the name."""
+@intrinsic
+def _call(typingctx, function, a, b, c):
+    """Call the C function ``void(intp, intp, intp)`` at the address `function`."""
+
+    def codegen(context, builder, signature, arguments):
+        address, *words = arguments
+        kind = ir.FunctionType(ir.VoidType(), [word.type for word in words])
+        builder.call(builder.inttoptr(address, kind.as_pointer()), words)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _bound(typingctx, part_function, arguments):
+    """Addresses (function, block): ``function(part, n_parts, block)`` does that part of the work.
+
+    The block holds `arguments` and lives as long as the caller's frame.
+    """
+    sig = part_function.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
+
+    def codegen(context, builder, signature, values):
+        packed = values[1]
+        compiled = part_function.dispatcher.overloads[sig.args]
+        context.active_code_library.add_linking_library(compiled.library)
+        word = context.get_value_type(types.intp)
+        kind = ir.FunctionType(ir.VoidType(), [word, word, word])
+        function = ir.Function(builder.module, kind, builder.module.get_unique_name("part"))
+        function.linkage = "internal"
+        inside = ir.IRBuilder(function.append_basic_block())
+        part, n_parts, block = function.args
+        unpacked = cgutils.unpack_tuple(inside, inside.load(inside.inttoptr(block, packed.type.as_pointer())))
+        context.call_internal_no_propagate(inside, compiled.fndesc, sig, [part, n_parts, *unpacked])
+        inside.ret_void()
+        slot = cgutils.alloca_once_value(builder, packed)
+        addresses = [builder.ptrtoint(pointer, word) for pointer in (function, slot)]
+        return context.make_tuple(builder, signature.return_type, addresses)
+
+    return types.UniTuple(types.intp, 2)(part_function, arguments), codegen
+
+
+@cache
+def _parallel_parts() -> int:
+    """Address of the parallel region: ``(n_parts, function, block)``, a call of function for each part."""
+
+    @cfunc(types.void(types.intp, types.intp, types.intp), parallel=True, nogil=True, cache=True)
+    def parallel_parts(n_parts, function, block):
+        for part in prange(n_parts):
+            _call(function, np.intp(part), n_parts, block)
+
+    return int(parallel_parts.address)
+
+
+def _entry_template(n_parts, region, *arguments):
+    """What Python calls: all parts, in the parallel region at that address, or in turn if it is 0."""
+    function, block = _bound(part_function, arguments)  # type: ignore[name-defined]  # noqa: F821
+    if region:
+        _call(region, n_parts, function, block)
+    else:
+        for part in range(n_parts):
+            _call(function, part, n_parts, block)
+
+
+def _in_turn(function: Callable[..., Any], n_parts: int, region: int, *args: Any) -> None:
+    """What an entry does, in Python."""
+    for part in range(n_parts):
+        function(part, n_parts, *args)
+
+
+def _entry(function: Callable[..., Any], compiled: Any) -> FunctionType:
+    """The template as a function of the kernel's own file, line and name, by which Numba's cache tells it apart."""
     assert isinstance(function, FunctionType)
-    name = f"{function.__name__}_{suffix}"
-    copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__)
-    copy.__qualname__ = name
-    copy.__module__ = function.__module__
-    copy.__doc__ = function.__doc__
-    return copy
+    code = function.__code__
+    template = _entry_template.__code__.replace(
+        co_filename=code.co_filename, co_firstlineno=code.co_firstlineno, co_name=code.co_name
+    )
+    entry = FunctionType(template, {**globals(), "part_function": compiled}, function.__name__)
+    entry.__qualname__, entry.__module__ = function.__qualname__, function.__module__
+    return entry
 
 
 class Kernel:
-    """A compiled loop over independent parts: ``kernel(n_parts, *args)``.
+    """The compiled work of one part, ``function(part, n_parts, *args)``, called for all: ``kernel(n_parts, *args)``.
 
-    The parts are set by shape alone, so the result does not depend on the number of
-    threads. A single part runs in the serial twin, which starts three times as fast.
+    Parts are independent and set by shape alone, so the result does not depend on the
+    number of threads. A single part starts no threads.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = function.__name__
-        self.serial: Any
-        self.parallel: Any
+        self.run: Any
         if numba.config.DISABLE_JIT:
             # Compiled code gives no floating point warnings, so neither does its Python form.
-            self.serial = self.parallel = np.errstate(all="ignore")(function)
+            self.run = np.errstate(all="ignore")(partial(_in_turn, function))
         else:
-            self.serial = njit(fastmath=FASTMATH, cache=True, **_OPTIONS)(_renamed(function, "serial"))
-            self.parallel = njit(fastmath=FASTMATH, parallel=True, cache=True, **_OPTIONS)(
-                _renamed(function, "parallel")
-            )
+            self.run = njit(cache=True, **_OPTIONS)(_entry(function, exact(function)))
 
     def __call__(self, n_parts: int, *args: Any) -> None:
         if n_parts == 1:
-            self.serial(n_parts, *args)
-        elif _entry.free:
-            self.parallel(n_parts, *args)
+            self.run(1, 0, *args)
+        elif _gate.free:
+            self.run(n_parts, _parallel_parts(), *args)
         else:
-            _entry.guarded(self, n_parts, args)
+            _gate.guarded(self, n_parts, args)
 
 
-class _Entry:
+class _Gate:
     """The way into parallel regions: free under TBB, else one caller at a time.
 
     And only in the process whose threads they are: a forked child has none of its
@@ -108,12 +179,12 @@ class _Entry:
         self._lock = threading.Lock()
 
     def guarded(self, kernel: Kernel, n_parts: int, args: tuple[Any, ...]) -> None:
-        """Run the parallel twin if that is safe and nobody else does, else the serial one."""
+        """Run the parts in parallel if that is safe and nobody else does, else in turn."""
         if not self._is_ours() or not self._lock.acquire(blocking=False):
-            kernel.serial(n_parts, *args)
+            kernel.run(n_parts, 0, *args)
             return
         try:
-            kernel.parallel(n_parts, *args)
+            kernel.run(n_parts, _parallel_parts(), *args)
         finally:
             self._lock.release()
         self.free = threading_layer() == "tbb"
@@ -133,7 +204,7 @@ def _guard_forks() -> None:
         os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=release, after_in_child=release)
 
 
-_entry = _Entry()
+_gate = _Gate()
 
 
 def threading_layer() -> str:
@@ -145,10 +216,9 @@ def threading_layer() -> str:
 
 
 @kernel
-def _touch(n_parts, out):
-    """The smallest parallel region that is not optimised away."""
-    for part in prange(n_parts):
-        out[part] = part
+def _touch(part, n_parts, out):
+    """The smallest kernel."""
+    out[part] = part
 
 
 def start_threads() -> str:
@@ -159,7 +229,7 @@ def start_threads() -> str:
 
 def cache_folder() -> str:
     """Where compiled kernels are kept."""
-    return str(_touch.serial._cache.cache_path) if not numba.config.DISABLE_JIT else "none: the JIT is off"
+    return str(_touch.run._cache.cache_path) if not numba.config.DISABLE_JIT else "none: the JIT is off"
 
 
 def _load_tbb() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
@@ -36,8 +35,8 @@ def _same_shape(gamma: Array, beta: Array) -> tuple[Array, Array]:
     return np.broadcast_to(gamma, shape).copy(), np.broadcast_to(beta, shape).copy()
 
 
-@exact
-def _affine_rows_part(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, strides, gamma, beta, y):
+@kernel
+def _affine_rows_kernel(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, strides, gamma, beta, y):
     """Unit = one of the n_splits pieces of one row; whole rows are written in batches.
 
     Strides say where the operands of a row lie.
@@ -64,12 +63,6 @@ def _affine_rows_part(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, st
             write_segments(x, row * n_inner + lower, n, length, operands, y)
 
 
-@kernel
-def _affine_rows_kernel(n_parts, x, n_inner, n_splits, batch, mean, rstd, strides, gamma, beta, y):
-    for part in prange(n_parts):
-        _affine_rows_part(np.intp(part), n_parts, x, n_inner, n_splits, batch, mean, rstd, strides, gamma, beta, y)
-
-
 def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics constant along the last axis; one read, one write."""
     n_mid, n_inner = x.shape[1:]
@@ -91,8 +84,8 @@ def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y
     )
 
 
-@exact
-def _affine_cols_part(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y):
+@kernel
+def _affine_cols_kernel(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y):
     """Unit = a chunk of the rows of one tile of columns; operands are prepared when they change."""
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
     n_rows = x.size // n_inner
@@ -116,12 +109,6 @@ def _affine_cols_part(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, 
             start = row * n_inner + lower
             write_columns(x, start, n, n_inner, width, operands, gamma, beta, parameter, mid, step, y)
             row += n
-
-
-@kernel
-def _affine_cols_kernel(n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y):
-    for part in prange(n_parts):
-        _affine_cols_part(np.intp(part), n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y)
 
 
 def affine_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:

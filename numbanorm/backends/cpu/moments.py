@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from numbanorm import _recurrences
@@ -71,8 +70,8 @@ def _weighted_segment_moments(x, weights, start, stop):
     return count, mean, m2
 
 
-@exact
-def _moments_rows_part(part, n_parts, x, weights, n_cols, n_splits, count, mean, m2):
+@kernel
+def _moments_rows_kernel(part, n_parts, x, weights, n_cols, n_splits, count, mean, m2):
     """Unit = one of the n_splits pieces of one row."""
     n_units = count.size
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
@@ -84,12 +83,6 @@ def _moments_rows_part(part, n_parts, x, weights, n_cols, n_splits, count, mean,
             count[unit], mean[unit], m2[unit] = segment_moments(x, start, stop)
         else:
             count[unit], mean[unit], m2[unit] = _weighted_segment_moments(x, weights, start, stop)
-
-
-@kernel
-def _moments_rows_kernel(n_parts, x, weights, n_cols, n_splits, count, mean, m2):
-    for part in prange(n_parts):
-        _moments_rows_part(np.intp(part), n_parts, x, weights, n_cols, n_splits, count, mean, m2)
 
 
 def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
@@ -175,8 +168,8 @@ def _merge_columns(n, weighted, sums, width, n_out, out, count, mean, m2):
             count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], count_b, mean_b, m2_b)
 
 
-@exact
-def _moments_cols_part(part, n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
+@kernel
+def _moments_cols_kernel(part, n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
     """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index.
 
     Narrow matrices are read `fold` rows at a time, as one wide row (there is one tile then),
@@ -214,12 +207,6 @@ def _moments_cols_part(part, n_parts, x, weights, shape, fold, n_tiles, n_splits
             row += n_rows * at_once
 
 
-@kernel
-def _moments_cols_kernel(n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
-    for part in prange(n_parts):
-        _moments_cols_part(np.intp(part), n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2)
-
-
 def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
     """Moments of x (n_outer, n_reduce, n_inner) over its middle axis; reads x once."""
     n_outer, n_reduce, n_inner = x.shape
@@ -240,8 +227,8 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     combine_moments(pieces[0], pieces[1], pieces[2], count, mean, m2)
 
 
-@exact
-def _combine_moments_part(part, n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
+@kernel
+def _combine_moments_kernel(part, n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_inner
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
@@ -250,12 +237,6 @@ def _combine_moments_part(part, n_parts, count, mean, m2, shape, out_count, out_
         for i in range(first, first + n_reduce * n_inner, n_inner):
             n, mu, m = welford_combine(n, mu, m, load(count, i), load(mean, i), load(m2, i))
         out_count[unit], out_mean[unit], out_m2[unit] = n, mu, m
-
-
-@kernel
-def _combine_moments_kernel(n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
-    for part in prange(n_parts):
-        _combine_moments_part(np.intp(part), n_parts, count, mean, m2, shape, out_count, out_mean, out_m2)
 
 
 def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_mean: Array, out_m2: Array) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from numbanorm import _recurrences
@@ -46,8 +45,8 @@ def _keep(n, row, statistics, mean, rstd):
             rstd[row + k] = statistics[1, k]
 
 
-@exact
-def _norm_rows_part(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, mean, rstd):
+@kernel
+def _norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, mean, rstd):
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
     statistics = np.empty((2, batch))
@@ -66,12 +65,6 @@ def _norm_rows_part(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, mean
                 operands[4, k] = beta[0]
             write_segments(x, row * n_cols, n, n_cols, operands, y)
         _keep(n, row, statistics, mean, rstd)
-
-
-@kernel
-def _norm_rows_kernel(n_parts, x, n_cols, batch, gamma, beta, scale, y, mean, rstd):
-    for part in prange(n_parts):
-        _norm_rows_part(np.intp(part), n_parts, x, n_cols, batch, gamma, beta, scale, y, mean, rstd)
 
 
 def norm_rows(
@@ -133,8 +126,8 @@ def _split_rows(x: Array, scale: tuple[float, bool, bool], mean: Array, rstd: Ar
     return mu.reshape(1, -1, 1), r.reshape(1, -1, 1)
 
 
-@exact
-def _norm_groups_part(part, n_parts, x, n_inner, n_channels, batch, gamma, beta, scale, y, mean, rstd):
+@kernel
+def _norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta, scale, y, mean, rstd):
     n_cols = n_inner * n_channels
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
@@ -154,12 +147,6 @@ def _norm_groups_part(part, n_parts, x, n_inner, n_channels, batch, gamma, beta,
             channels[4, k] = beta[(row * n_channels + k) % beta.size]
         write_segments(x, row * n_cols, n * n_channels, n_inner, channels, y)
         _keep(n, row, statistics, mean, rstd)
-
-
-@kernel
-def _norm_groups_kernel(n_parts, x, n_inner, n_channels, batch, gamma, beta, scale, y, mean, rstd):
-    for part in prange(n_parts):
-        _norm_groups_part(np.intp(part), n_parts, x, n_inner, n_channels, batch, gamma, beta, scale, y, mean, rstd)
 
 
 def norm_groups(
@@ -206,8 +193,8 @@ def _per_channel(parameter: Array, n_channels: int) -> Array:
     return np.tile(parameter, repeats).reshape(1, -1, 1)
 
 
-@exact
-def _norm_channels_part(part, n_parts, x, shape, block, gamma, beta, eps, eps_on_std, y, mean, var):
+@kernel
+def _norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_on_std, y, mean, var):
     """Unit = a block of neighbouring channels that stay in cache together."""
     n, n_channels, n_inner = shape
     n_blocks = -(-n_channels // block)
@@ -236,12 +223,6 @@ def _norm_channels_part(part, n_parts, x, shape, block, gamma, beta, eps, eps_on
             operands[4, k] = beta[(first + k) % beta.size]
         for i in range(n):
             write_segments(x, (i * n_channels + first) * n_inner, width, n_inner, operands, y)
-
-
-@kernel
-def _norm_channels_kernel(n_parts, x, shape, block, gamma, beta, eps, eps_on_std, y, mean, var):
-    for part in prange(n_parts):
-        _norm_channels_part(np.intp(part), n_parts, x, shape, block, gamma, beta, eps, eps_on_std, y, mean, var)
 
 
 def norm_channels(

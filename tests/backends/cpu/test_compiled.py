@@ -71,9 +71,9 @@ def test_bitwise_equal_for_any_number_of_threads():
         numba.set_num_threads(threads)
 
 
-def test_the_serial_twin_gives_the_same_bits(monkeypatch):
+def test_parts_in_turn_give_the_same_bits(monkeypatch):
     expected = list(results(np.random.default_rng(0)))
-    monkeypatch.setattr(_jit.Kernel, "__call__", lambda kernel, n_parts, *args: kernel.serial(n_parts, *args))
+    monkeypatch.setattr(_jit.Kernel, "__call__", lambda kernel, n_parts, *args: kernel.run(n_parts, 0, *args))
     for actual, wanted in zip(results(np.random.default_rng(0)), expected, strict=True):
         np.testing.assert_array_equal(actual, wanted)
 
@@ -156,31 +156,25 @@ def test_no_call_aborts_the_process(code, layer):
     assert run(code, NUMBA_THREADING_LAYER=layer).split()[-1] == layer
 
 
-def test_losers_take_the_serial_twin(monkeypatch):
-    entry = _jit._Entry()
-    entry._owner = os.getpid()
+def test_losers_take_the_parts_in_turn(monkeypatch):
+    gate = _jit._Gate()
+    gate._owner = os.getpid()
     taken = []
 
     class Recorder:
-        def parallel(self, *args):
-            taken.append("parallel")
-            thread = threading.Thread(target=entry.guarded, args=(loser, 2, ()))
-            thread.start()
-            thread.join()
+        def run(self, n_parts, region):
+            taken.append("parallel" if region else "in turn")
+            if region:
+                thread = threading.Thread(target=gate.guarded, args=(Recorder(), n_parts, ()))
+                thread.start()
+                thread.join()
 
-        def serial(self, *args):
-            taken.append("serial")
-
-    class Loser(Recorder):
-        parallel = None
-
-    loser = Loser()
-    entry.guarded(Recorder(), 2, ())
-    assert taken == ["parallel", "serial"]
+    gate.guarded(Recorder(), 2, ())
+    assert taken == ["parallel", "in turn"]
     monkeypatch.setattr(_jit, "threading_layer", lambda: "omp")
-    entry._owner = -1
-    entry.guarded(Recorder(), 2, ())
-    assert taken == ["parallel", "serial", "serial"]
+    gate._owner = -1
+    gate.guarded(Recorder(), 2, ())
+    assert taken == ["parallel", "in turn", "in turn"]
 
 
 def test_the_tbb_wheel_is_found():
@@ -190,7 +184,7 @@ def test_the_tbb_wheel_is_found():
 
 
 def test_one_specialisation_for_every_rank_and_layout(rng):
-    kernel = normalize._norm_rows_kernel.serial
+    kernel = normalize._norm_rows_kernel.run
     nn.layer_norm(np.ones((2, 3), np.float32))
     count = len(kernel.signatures)
     x = rng.standard_normal((2, 3, 2, 4)).astype(np.float32)
@@ -225,8 +219,8 @@ def test_kernels_write_nothing_but_their_outputs(rng):
     nn.layer_norm(x, gamma, gamma)
     nn.batch_norm(x, gamma, gamma, training=True)
     for kernel in KERNELS:
-        for signature in kernel.serial.signatures:
-            arrays = [argument for argument in signature if isinstance(argument, numba.types.Array)]
+        for signature in kernel.run.signatures:
+            arrays = [argument for argument in signature[2] if isinstance(argument, numba.types.Array)]
             assert not arrays[0].mutable
             if "norm" in kernel.name:
                 assert [array.mutable for array in arrays] == [False] * 3 + [True] * 3
@@ -244,8 +238,7 @@ MEMORY = """
     one = [np.ones(1) for _ in range(6)]
     for array in one[:3]:
         array.flags.writeable = False
-    for launch in (moments._combine_moments_kernel.serial, moments._combine_moments_kernel.parallel):
-        launch(2, *one[:3], (1, 1, 1), *one[3:])
+    moments._combine_moments_kernel(2, *one[:3], (1, 1, 1), *one[3:])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for axis in {axes}:
         nn.mean_var(x, axis=axis)
