@@ -6,6 +6,7 @@ layouts and dtypes at once. Callers validate before they come here.
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -112,17 +113,22 @@ def apply(
     scale: Scale,
     *,
     out: Array | None = None,
+    want: str = "",
 ) -> Normalized:
-    """Normalise with the given statistics, which have x's rank and length 1 over `reduced`."""
-    mean = mean.astype(np.float64)  # a copy, because `out` may overlap it
+    """Normalise with the given statistics, which have x's rank and length 1 over `reduced`.
+
+    `want` is "" for y alone, "rstd" for mean and rstd in the compute dtype too.
+    """
+    mean, var = (statistic.astype(np.float64) for statistic in (mean, var))  # copies, because `out` may overlap them
     source, y = _source_and_output(x, out, parameters)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rstd = reciprocal_std(np.asarray(var, np.float64), *scale.divisor())
     if x.size:
         plan = _layout.normalization(source.shape, source.strides, source.itemsize, reduced, parameters.features, False)
-        _apply(backend, source, y, plan, mean, rstd, parameters)
+        _apply(backend, source, y, plan, mean, var, parameters, scale)
+    y = _delivered(y, out)
+    if not want:
+        return Normalized(y)
     dtype = compute_dtype(x.dtype)
-    return Normalized(_delivered(y, out), mean=mean.astype(dtype), rstd=rstd.astype(dtype))
+    return Normalized(y, mean=mean.astype(dtype), rstd=_reciprocal_std(var, scale).astype(dtype))
 
 
 def _source_and_output(x: Array, out: Array | None, parameters: Parameters) -> tuple[Array, Array]:
@@ -212,7 +218,7 @@ def _normalize_fused(
         mean, spread = np.empty((2, plan.view[1]))
         backend.norm_channels(source, gamma, beta, *scale.divisor(), target, mean, spread)
         if want == "rstd":
-            spread = reciprocal_std(spread, *scale.divisor())
+            spread = _reciprocal_std(spread, scale)
     else:
         n_rows = plan.view[0] if want else 0
         mean, spread = np.empty((2, n_rows), compute_dtype(x.dtype))
@@ -242,14 +248,17 @@ def _normalize_in_two(
 ) -> tuple[Array, ...]:
     """Moments, then their application: for the layouts and options without a fused launcher."""
     count, mean, m2 = (np.expand_dims(m, reduced) for m in moments(x, reduced))
-    with np.errstate(divide="ignore", invalid="ignore"):  # as compiled code: inf and NaN without a warning
-        var = m2 / np.maximum(count - scale.ddof, 0)
-        if not scale.use_mean:
-            var += mean**2
-            mean[...] = 0
-        rstd = reciprocal_std(var, *scale.divisor())
-    _apply(backend, x, y, plan, mean, rstd, parameters)
-    return mean, (var if want == "var" else rstd)
+    flat = (m.reshape(-1) for m in (count, mean, m2, mean, m2))
+    backend.finish_moments(*itertools.islice(flat, 3), scale.ddof, scale.use_mean, False, *flat)
+    var = m2
+    _apply(backend, x, y, plan, mean, var, parameters, scale)
+    return mean, (_reciprocal_std(var, scale) if want == "rstd" else var)
+
+
+def _reciprocal_std(var: Array, scale: Scale) -> Array:
+    """The factor that a caller sees, with inf and NaN as compiled code gives them: without a warning."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(reciprocal_std(var, *scale.divisor()))
 
 
 def _apply(
@@ -258,31 +267,41 @@ def _apply(
     y: Array,
     plan: _layout.Normalization,
     mean: Array,
-    rstd: Array,
+    var: Array,
     parameters: Parameters,
+    scale: Scale,
 ) -> None:
     """y = (x - mean) * rstd * gamma + beta over the runs of the plan."""
     gamma, beta = _flat_parameters(x, parameters, plan.order)
     per_statistic = [n if role in "kK" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
     per_parameter = [n if role in "KR" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
-    statistics = (np.ascontiguousarray(plan.arranged(s)).reshape(per_statistic) for s in (mean, rstd))
+    statistics = (np.ascontiguousarray(plan.arranged(s)).reshape(per_statistic) for s in (mean, var))
     scales = (p.reshape(per_parameter if p.size > 1 else [1] * len(plan.runs)) for p in (gamma, beta))
     views = (plan.arranged(a).reshape(plan.runs) for a in (x, y))
-    _apply_runs(backend, *views, *statistics, *scales)
+    _apply_runs(backend, scale.divisor(), *views, *statistics, *scales)
 
 
-def _apply_runs(backend: Any, x: Array, y: Array, mean: Array, rstd: Array, gamma: Array, beta: Array) -> None:
+def _apply_runs(
+    backend: Any,
+    divisor: tuple[float, bool],
+    x: Array,
+    y: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    beta: Array,
+) -> None:
     """Bring operands of any rank down to the three axes that the launchers take."""
-    arrays = (x, y, mean, rstd, gamma, beta)
+    arrays = (x, y, mean, var, gamma, beta)
     if x.ndim > 3 and x.shape[-1] < SHORT_RUN:
-        _apply_runs(backend, *(_merged_tail(a, x.shape[-2:]) for a in arrays))
+        _apply_runs(backend, divisor, *(_merged_tail(a, x.shape[-2:]) for a in arrays))
     elif x.ndim > 3:
         for i in range(len(x)):
-            _apply_runs(backend, *(a[i if len(a) > 1 else 0] for a in arrays))
+            _apply_runs(backend, divisor, *(a[i if len(a) > 1 else 0] for a in arrays))
     else:
-        source, target, *operands = (a.reshape((1,) * (3 - a.ndim) + a.shape) for a in arrays)
-        launch = backend.affine_cols if operands[0].shape[2] > 1 else backend.affine_rows
-        launch(source, *operands, target)
+        source, target, mean, var, gamma, beta = (a.reshape((1,) * (3 - a.ndim) + a.shape) for a in arrays)
+        launch = backend.affine_cols if mean.shape[2] > 1 else backend.affine_rows
+        launch(source, mean, var, *divisor, gamma, beta, target)
 
 
 def _merged_tail(operand: Array, tail: Axes) -> Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _engine
@@ -100,7 +99,8 @@ def batch_norm(
     """
     batch = BatchNormSettings(momentum, eps, channel_axis, biased=False)
     operands = (gamma, beta, running_mean, running_var)
-    return delivered(batch(x, *operands, training=training, out=out), return_stats)
+    want = "rstd" if return_stats else ""
+    return delivered(batch(x, *operands, training=training, out=out, want=want), return_stats)
 
 
 class BatchNormSettings(NamedTuple):
@@ -112,7 +112,16 @@ class BatchNormSettings(NamedTuple):
     biased: bool
 
     def __call__(
-        self, x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, *, training: bool, out: Any
+        self,
+        x: Any,
+        gamma: Any,
+        beta: Any,
+        running_mean: Any,
+        running_var: Any,
+        *,
+        training: bool,
+        out: Any,
+        want: str = "",
     ) -> Normalized:
         operands = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
         array, backend = checked_input(x, out, **operands)
@@ -124,12 +133,12 @@ class BatchNormSettings(NamedTuple):
         var = as_running("running_var", running_var, channels, writeable=training)
         reduced = tuple(i for i in range(array.ndim) if i != axis)
         if training:
-            return self._train(backend, array, reduced, parameters, mean, var, out)
+            return self._train(backend, array, reduced, parameters, mean, var, out, want)
         if mean is None or var is None:
             raise ValueError("batch_norm in evaluation needs running_mean and running_var, but got None")
         shape = [-1 if i == axis else 1 for i in range(array.ndim)]
         given = mean.reshape(shape), var.reshape(shape)
-        return _engine.apply(backend, array, *given, reduced, parameters, Scale(self.eps), out=out)
+        return _engine.apply(backend, array, *given, reduced, parameters, Scale(self.eps), out=out, want=want)
 
     def _train(
         self,
@@ -140,6 +149,7 @@ class BatchNormSettings(NamedTuple):
         running_mean: Array | None,
         running_var: Array | None,
         out: Any,
+        want: str,
     ) -> Normalized:
         count = prod(x.shape[i] for i in reduced)
         if count == 1:
@@ -148,16 +158,11 @@ class BatchNormSettings(NamedTuple):
         assert result.mean is not None
         assert result.var is not None
         if count:
-            update_running(running_mean, result.mean.reshape(-1), self.momentum)
-            unbiased = 1.0 if self.biased else count / (count - 1)
-            update_running(running_var, result.var.reshape(-1) * unbiased, self.momentum)
+            unbias = 1.0 if self.biased else count / (count - 1)
+            new = result.mean.reshape(-1), result.var.reshape(-1)
+            backend.update_running(*new, unbias, self.momentum, running_mean, running_var)
+        if not want:
+            return result
         dtype = compute_dtype(x.dtype)
         rstd = reciprocal_std(result.var, self.eps, False)
         return result._replace(mean=result.mean.astype(dtype), rstd=rstd.astype(dtype))
-
-
-def update_running(running: Array | None, new: Array, momentum: float) -> None:
-    """``running = (1 - momentum) * running + momentum * new`` in place, computed in float64."""
-    if running is not None:
-        with np.errstate(over="ignore"):  # a variance that float32 cannot hold is inf
-            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * new

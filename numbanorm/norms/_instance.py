@@ -11,7 +11,7 @@ from numbanorm import _engine
 from numbanorm._engine import Scale
 from numbanorm._errors import check_eps
 from numbanorm._reduction import moments
-from numbanorm.norms._batch import BatchNormSettings, update_running
+from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, spatial_axes
 
 Array = NDArray[Any]
@@ -103,6 +103,6 @@ def tracked_instance_norm(
     result = _engine.apply(backend, array, mean, var, reduced, parameters, Scale(settings.eps), out=out)
     if array.size:
         unbiased = 1.0 if settings.biased else n / (n - 1)
-        update_running(running_mean, mean.reshape(mean.shape[:2]).mean(0), settings.momentum)
-        update_running(running_var, var.reshape(var.shape[:2]).mean(0) * unbiased, settings.momentum)
+        new = (statistic.reshape(statistic.shape[:2]).mean(0) for statistic in (mean, var))
+        backend.update_running(*new, unbiased, settings.momentum, running_mean, running_var)
     return result.y

@@ -139,7 +139,53 @@ def test_affine(launcher, n_outer, n_mid, n_inner, dtype, seed, data):
     x, rng = sample(shape, dtype, seed)
     inner = n_inner if launcher == "affine_cols" else 1
     lead = [data.draw(st.sampled_from([1, n])) for n in shape[:2]]
-    mean, rstd = rng.standard_normal((*lead, inner)) + 3, rng.random((*lead, inner)) + 0.5
+    statistic = data.draw(st.sampled_from([np.float32, np.float64]))
+    mean, var = (
+        (rng.standard_normal((*lead, inner)) + 3).astype(statistic),
+        rng.random((*lead, inner)).astype(statistic),
+    )
     gamma, beta = norm_parameters(rng, dtype, [[data.draw(st.sampled_from([1, n])) for n in shape] for _ in range(2)])
-    ours, theirs = both(launcher, (x, mean, rstd, gamma, beta), lambda: [np.full(shape, np.nan, x.dtype)])
+    scale = 0.3, data.draw(st.booleans())
+    ours, theirs = both(launcher, (x, mean, var, *scale, gamma, beta), lambda: [np.full(shape, np.nan, x.dtype)])
     assert_normalized(ours[0], theirs[0].astype(np.float64))
+
+
+@pytest.mark.parametrize("launcher", ["mean_var_rows", "mean_var_cols"])
+@given(dimension, dimension, dimension, dtypes, seeds, st.booleans(), st.integers(0, 2), st.sampled_from([0, 1, 2]))
+def test_mean_var(launcher, n_outer, n_reduce, n_inner, dtype, seed, root, ddof, unwanted):
+    shape = (n_outer, n_reduce, n_inner) if launcher == "mean_var_cols" else (n_outer, n_inner)
+    kept = (n_outer, n_inner) if launcher == "mean_var_cols" else (n_outer,)
+    x, _ = sample(shape, dtype, seed)
+
+    def outputs():
+        return [np.full(kept if unwanted != i else 0, np.nan, x.dtype) for i in range(2)]
+
+    ours, theirs = both(launcher, (x, ddof, root), outputs)
+    for actual, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(actual.astype(float), expected.astype(float), rtol=1e-6 if x.itemsize > 2 else 1e-2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_finish_moments(dtype):
+    count, mean, m2 = np.array([4.0, 1.0, 0.0]), np.array([3.0, 2.0, 0.0]), np.array([8.0, 0.0, 0.0])
+    for use_mean, root, expected in (
+        (True, False, [8 / 3, np.nan, np.nan]),
+        (True, True, [(8 / 3) ** 0.5, np.nan, np.nan]),
+        (False, False, [8 / 3 + 9, np.nan, np.nan]),
+    ):
+        ours, theirs = both(
+            "finish_moments", (count, mean, m2, 1, use_mean, root), lambda: np.full((2, 3), np.nan, dtype)
+        )
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours[1], expected, rtol=1e-6)
+        np.testing.assert_array_equal(ours[0], [3 * use_mean, 2 * use_mean, np.nan])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_update_running(dtype):
+    for backend in (cpu, reference):
+        mean, var = np.array([0, 8], dtype), np.array([1, 2], dtype)
+        backend.update_running(np.array([4.0, 4.0]), np.array([3.0, 6.0]), 4 / 3, 0.25, mean, var)
+        np.testing.assert_array_equal(mean, np.array([1, 7], dtype))
+        np.testing.assert_array_equal(var, np.array([1.75, 3.5], dtype))
+        backend.update_running(np.array([4.0, 4.0]), np.array([3.0, 6.0]), 1.0, 0.5, None, None)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
-from numbanorm.backends.cpu.moments import combine_moments, moments_cols, moments_rows
+from numbanorm.backends.cpu.moments import (
+    combine_moments,
+    finish_moments,
+    mean_var_cols,
+    mean_var_rows,
+    moments_cols,
+    moments_rows,
+    update_running,
+)
 from numbanorm.backends.cpu.normalize import norm_channels, norm_groups, norm_rows
 
 name = "cpu"
@@ -18,10 +26,14 @@ __all__ = [
     "affine_rows",
     "availability",
     "combine_moments",
+    "finish_moments",
+    "mean_var_cols",
+    "mean_var_rows",
     "moments_cols",
     "moments_rows",
     "name",
     "norm_channels",
     "norm_groups",
     "norm_rows",
+    "update_running",
 ]

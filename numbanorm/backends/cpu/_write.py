@@ -49,13 +49,14 @@ def finish(n, count, scale, statistics, operands):
 
 
 @inner
-def prepare(mean, rstd, first, n, operands, at):
+def prepare(mean, var, eps, eps_on_std, first, n, operands, at):
     """n given statistics from `first` on as operands from `at` on."""
     for k in range(n):
-        high = operands.dtype.type(load(mean, first + k))
+        mu = np.float64(load(mean, first + k))
+        high = operands.dtype.type(mu)
         operands[0, at + k] = high
-        operands[1, at + k] = operands.dtype.type(remainder(load(mean, first + k), high))
-        operands[2, at + k] = operands.dtype.type(load(rstd, first + k))
+        operands[1, at + k] = operands.dtype.type(remainder(mu, high))
+        operands[2, at + k] = operands.dtype.type(reciprocal_std(np.float64(load(var, first + k)), eps, eps_on_std))
 
 
 @inner

@@ -36,12 +36,13 @@ def _same_shape(gamma: Array, beta: Array) -> tuple[Array, Array]:
 
 
 @kernel
-def _affine_rows_kernel(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, strides, gamma, beta, y):
+def _affine_rows_kernel(part, n_parts, x, n_inner, n_splits, batch, mean, var, scale, strides, gamma, beta, y):
     """Unit = one of the n_splits pieces of one row; whole rows are written in batches.
 
     Strides say where the operands of a row lie.
     """
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
+    eps, eps_on_std = scale
     n_units = x.size // n_inner * n_splits
     last = n_units * (part + 1) // n_parts
     operands = np.empty((5, batch), gamma.dtype)
@@ -51,7 +52,7 @@ def _affine_rows_kernel(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, 
         lower = n_inner * (unit % n_splits) // n_splits
         length = n_inner * (unit % n_splits + 1) // n_splits - lower
         for k in range(n):
-            prepare(mean, rstd, _offset(row + k, n_mid, mean_outer, mean_mid), 1, operands, k)
+            prepare(mean, var, eps, eps_on_std, _offset(row + k, n_mid, mean_outer, mean_mid), 1, operands, k)
         if step:
             parameter = _offset(row, n_mid, outer, mid) + lower
             write_rows(x, row * n_inner + lower, 1, length, operands, gamma, beta, parameter, y)
@@ -63,7 +64,9 @@ def _affine_rows_kernel(part, n_parts, x, n_inner, n_splits, batch, mean, rstd, 
             write_segments(x, row * n_inner + lower, n, length, operands, y)
 
 
-def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
+def affine_rows(
+    x: Array, mean: Array, var: Array, eps: float, eps_on_std: bool, gamma: Array, beta: Array, y: Array
+) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics constant along the last axis; one read, one write."""
     n_mid, n_inner = x.shape[1:]
     gamma, beta = _same_shape(gamma, beta)
@@ -76,7 +79,8 @@ def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y
         splits,
         rows_at_once(n_inner) if splits == 1 and gamma.shape[2] == 1 else 1,
         flat_input(mean),
-        flat_input(rstd),
+        flat_input(var),
+        (eps, eps_on_std),
         strides,
         flat_input(gamma),
         flat_input(beta),
@@ -85,9 +89,10 @@ def affine_rows(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y
 
 
 @kernel
-def _affine_cols_kernel(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd, strides, gamma, beta, y):
+def _affine_cols_kernel(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, var, scale, strides, gamma, beta, y):
     """Unit = a chunk of the rows of one tile of columns; operands are prepared when they change."""
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
+    eps, eps_on_std = scale
     n_rows = x.size // n_inner
     n_units = n_tiles * n_chunks
     operands = np.empty((5, -(-n_inner // n_tiles)), gamma.dtype)
@@ -99,7 +104,7 @@ def _affine_cols_kernel(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd
         while row < last:
             statistic = _offset(row, n_mid, mean_outer, mean_mid) + lower
             parameter = _offset(row, n_mid, outer, mid) + lower * step
-            prepare(mean, rstd, statistic, width, operands, 0)
+            prepare(mean, var, eps, eps_on_std, statistic, width, operands, 0)
             for j in range(width * step):
                 operands[3, j] = load(gamma, parameter + j)
                 operands[4, j] = load(beta, parameter + j)
@@ -111,9 +116,12 @@ def _affine_cols_kernel(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, rstd
             row += n
 
 
-def affine_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
+def affine_cols(
+    x: Array, mean: Array, var: Array, eps: float, eps_on_std: bool, gamma: Array, beta: Array, y: Array
+) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics varying along the last axis; one read, one write."""
     gamma, beta = _same_shape(gamma, beta)
+    scale = eps, eps_on_std
     n_inner = x.shape[2]
     n_rows = x.size // n_inner
     repeats = min(WIDE // n_inner, n_rows)
@@ -122,15 +130,17 @@ def affine_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y
         x, y = x.reshape(1, n_rows, n_inner), y.reshape(1, n_rows, n_inner)
         wide = n_rows - n_rows % repeats
         shape = (1, wide // repeats, repeats * n_inner)
-        mu, r = np.tile(mean, repeats), np.tile(rstd, repeats)
+        mu, spread = np.tile(mean, repeats), np.tile(var, repeats)
         g, b = (np.tile(a, repeats) if a.size > 1 else a for a in (gamma, beta))
-        _launch_cols(x[:, :wide].reshape(shape), mu, r, g, b, y[:, :wide].reshape(shape))
+        _launch_cols(x[:, :wide].reshape(shape), mu, spread, scale, g, b, y[:, :wide].reshape(shape))
         x, y = x[:, wide:], y[:, wide:]
     if x.size:
-        _launch_cols(x, mean, rstd, gamma, beta, y)
+        _launch_cols(x, mean, var, scale, gamma, beta, y)
 
 
-def _launch_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, y: Array) -> None:
+def _launch_cols(
+    x: Array, mean: Array, var: Array, scale: tuple[float, bool], gamma: Array, beta: Array, y: Array
+) -> None:
     n_mid, n_inner = x.shape[1:]
     n_rows = x.size // n_inner
     n_tiles = -(-n_inner // (8 * TILE))
@@ -142,7 +152,8 @@ def _launch_cols(x: Array, mean: Array, rstd: Array, gamma: Array, beta: Array, 
         n_tiles,
         n_chunks,
         flat_input(mean),
-        flat_input(rstd),
+        flat_input(var),
+        scale,
         (n_mid, *_strides(mean)[:2], *_strides(gamma)),
         flat_input(gamma),
         flat_input(beta),

@@ -16,6 +16,17 @@ from numbanorm import _recurrences
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._launch import BLOCK, TILE, fold, n_parts, n_splits
+from numbanorm.backends.reference.moments import finish_moments, update_running
+
+__all__ = [  # the first and the last are about so few numbers that NumPy serves
+    "combine_moments",
+    "finish_moments",
+    "mean_var_cols",
+    "mean_var_rows",
+    "moments_cols",
+    "moments_rows",
+    "update_running",
+]
 
 Array = NDArray[Any]
 
@@ -245,3 +256,17 @@ def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_
     inputs = [flat_input(a) for a in (count, mean, m2)]
     outputs = [flat_output(a) for a in (out_count, out_mean, out_m2)]
     _combine_moments_kernel(parts, *inputs, count.shape, *outputs)
+
+
+def mean_var_rows(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
+    """Mean and variance (or standard deviation) of each row of x (n_rows, n_cols); reads x once."""
+    count, mu, m2 = np.empty((3, len(x)))
+    moments_rows(x, None, count, mu, m2)
+    finish_moments(count, mu, m2, ddof, True, root, mean, var)
+
+
+def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
+    """Mean and variance (or standard deviation) of x (n_outer, n_reduce, n_inner) over the middle; reads x once."""
+    count, mu, m2 = np.empty((3, x.shape[0], x.shape[2]))
+    moments_cols(x, None, count, mu, m2)
+    finish_moments(count, mu, m2, ddof, True, root, mean, var)

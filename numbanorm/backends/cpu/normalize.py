@@ -27,6 +27,7 @@ from numbanorm.backends.cpu._write import finish, write_rows, write_segments
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.moments import (
     combine_moments,
+    finish_moments,
     moments_cols,
     moments_rows,
     segment_moments,
@@ -82,9 +83,17 @@ def norm_rows(
     n_rows, n_cols = x.shape
     scale = (eps, eps_on_std, use_mean)
     if n_splits(n_rows, n_cols) > 1:
-        mu, r = _split_rows(x, scale, mean, rstd)
+        statistics = _split_rows(x, scale, mean, rstd)
         cube = (1, n_rows, n_cols)
-        affine_rows(x.reshape(cube), mu, r, gamma.reshape(1, 1, -1), beta.reshape(1, 1, -1), y.reshape(cube))
+        affine_rows(
+            x.reshape(cube),
+            *statistics,
+            eps,
+            eps_on_std,
+            gamma.reshape(1, 1, -1),
+            beta.reshape(1, 1, -1),
+            y.reshape(cube),
+        )
         return
     gamma, beta = _same_length(gamma, beta)
     _norm_rows_kernel(
@@ -110,20 +119,17 @@ def _same_length(gamma: Array, beta: Array) -> tuple[Array, Array]:
 
 
 def _split_rows(x: Array, scale: tuple[float, bool, bool], mean: Array, rstd: Array) -> tuple[Array, Array]:
-    """Statistics (1, n_rows, 1) of a few long rows, each shared by all threads."""
+    """Mean and variance (1, n_rows, 1) of a few long rows, each shared by all threads."""
     eps, eps_on_std, use_mean = scale
     count, mu, m2 = np.empty((3, len(x)))
     moments_rows(x, None, count, mu, m2)
-    var = m2 / count
-    if not use_mean:
-        var += mu**2
-        mu[:] = 0
-    with np.errstate(divide="ignore"):
-        r = _recurrences.reciprocal_std(var, eps, eps_on_std)
+    var = np.empty_like(m2)
+    finish_moments(count, mu, m2, 0, use_mean, False, mu, var)
     if mean.size:
         mean[:] = mu
-        rstd[:] = r
-    return mu.reshape(1, -1, 1), r.reshape(1, -1, 1)
+        with np.errstate(divide="ignore"):
+            rstd[:] = _recurrences.reciprocal_std(var, eps, eps_on_std)
+    return mu.reshape(1, -1, 1), var.reshape(1, -1, 1)
 
 
 @kernel
@@ -166,11 +172,11 @@ def norm_groups(
     scale = (eps, eps_on_std, use_mean)
     gamma, beta = _same_length(gamma, beta)
     if n_splits(n_rows, n_cols) > 1:
-        mu, r = _split_rows(x.reshape(n_rows, n_cols), scale, mean, rstd)
-        mu, r = np.repeat(mu, n_channels, axis=1), np.repeat(r, n_channels, axis=1)
+        statistics = _split_rows(x.reshape(n_rows, n_cols), scale, mean, rstd)
+        mu, var = (np.repeat(statistic, n_channels, axis=1) for statistic in statistics)
         gamma, beta = _per_channel(gamma, n_rows * n_channels), _per_channel(beta, n_rows * n_channels)
         cube = (1, n_rows * n_channels, n_inner)
-        affine_rows(x.reshape(cube), mu, r, gamma, beta, y.reshape(cube))
+        affine_rows(x.reshape(cube), mu, var, eps, eps_on_std, gamma, beta, y.reshape(cube))
         return
     _norm_groups_kernel(
         n_parts(n_rows, x.size),
@@ -250,15 +256,14 @@ def norm_channels(
         _norm_channels_kernel(parts, flat, x.shape, block, *parameters, eps, eps_on_std, flat_output(y), mean, var)
         return
     _channel_moments(x, mean, var)
-    rstd = _recurrences.reciprocal_std(var, eps, eps_on_std)
     if n_inner >= SHORT_SEGMENT or n_channels == 1:
-        mu, r, g, b = (a.reshape(1, -1, 1) for a in (mean, rstd, gamma, beta))
-        affine_rows(x, mu, r, g, b, y)
+        mu, spread, g, b = (a.reshape(1, -1, 1) for a in (mean, var, gamma, beta))
+        affine_rows(x, mu, spread, eps, eps_on_std, g, b, y)
     else:
         cube = (1, n, n_channels * n_inner)
-        repeated = (a if a.size == 1 else np.repeat(a, n_inner) for a in (mean, rstd, gamma, beta))
-        mu, r, g, b = (a.reshape(1, 1, -1) for a in repeated)
-        affine_cols(x.reshape(cube), mu, r, g, b, y.reshape(cube))
+        repeated = (a if a.size == 1 else np.repeat(a, n_inner) for a in (mean, var, gamma, beta))
+        mu, spread, g, b = (a.reshape(1, 1, -1) for a in repeated)
+        affine_cols(x.reshape(cube), mu, spread, eps, eps_on_std, g, b, y.reshape(cube))
 
 
 def _channel_moments(x: Array, mean: Array, var: Array) -> None:
@@ -273,4 +278,4 @@ def _channel_moments(x: Array, mean: Array, var: Array) -> None:
     count, m2 = np.empty((2, n_channels))
     outputs = [out.reshape(parts.shape[1], -1) for out in (count, mean, m2)]
     combine_moments(parts[0], parts[1], parts[2], *outputs)
-    np.divide(m2, count, out=var)
+    finish_moments(count, mean, m2, 0, True, False, mean[:0], var)

@@ -7,7 +7,15 @@ as it likes. See :mod:`numbanorm.backends` for the contract.
 from __future__ import annotations
 
 from numbanorm.backends.reference.affine import affine_cols, affine_rows
-from numbanorm.backends.reference.moments import combine_moments, moments_cols, moments_rows
+from numbanorm.backends.reference.moments import (
+    combine_moments,
+    finish_moments,
+    mean_var_cols,
+    mean_var_rows,
+    moments_cols,
+    moments_rows,
+    update_running,
+)
 from numbanorm.backends.reference.normalize import norm_channels, norm_groups, norm_rows
 
 name = "reference"
@@ -22,10 +30,14 @@ __all__ = [
     "affine_rows",
     "availability",
     "combine_moments",
+    "finish_moments",
+    "mean_var_cols",
+    "mean_var_rows",
     "moments_cols",
     "moments_rows",
     "name",
     "norm_channels",
     "norm_groups",
     "norm_rows",
+    "update_running",
 ]

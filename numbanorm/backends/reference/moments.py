@@ -45,3 +45,50 @@ def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_
         out_m2[...] = m2.sum(1) + (count * (mean - centre[:, None]) ** 2).sum(1)
     out_count[...] = total
     out_mean[...] = centre
+
+
+def finish_moments(
+    count: Array,
+    mean: Array,
+    m2: Array,
+    ddof: float,
+    use_mean: bool,
+    root: bool,
+    out_mean: Array,
+    out_var: Array,
+) -> None:
+    """Mean and ``m2 / (count - ddof)`` of moments, or its square root, in the outputs' dtypes."""
+    with np.errstate(all="ignore"):
+        if out_var.size:
+            var = m2 / np.maximum(count - ddof, 0)
+            if not use_mean:
+                var += mean**2
+            out_var[...] = np.sqrt(var) if root else var
+        if out_mean.size:
+            out_mean[...] = np.where(count > 0, mean * use_mean, np.nan)
+
+
+def mean_var_rows(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
+    """Mean and variance (or standard deviation) of each row of x (n_rows, n_cols)."""
+    count, mu, m2 = np.empty((3, len(x)))
+    moments_rows(x, None, count, mu, m2)
+    finish_moments(count, mu, m2, ddof, True, root, mean, var)
+
+
+def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
+    """Mean and variance (or standard deviation) of x (n_outer, n_reduce, n_inner) over its middle axis."""
+    count, mu, m2 = np.empty((3, x.shape[0], x.shape[2]))
+    moments_cols(x, None, count, mu, m2)
+    finish_moments(count, mu, m2, ddof, True, root, mean, var)
+
+
+def update_running(
+    mean: Array, var: Array, unbias: float, momentum: float, running_mean: Array | None, running_var: Array | None
+) -> None:
+    """``running = (1 - momentum) * running + momentum * new`` in place; `unbias` multiplies the new variance."""
+    with np.errstate(over="ignore"):  # a variance that float32 cannot hold is inf
+        for running, new, factor in ((running_mean, mean, 1.0), (running_var, var, unbias)):
+            if running is not None:
+                running[...] = (1 - momentum) * running.astype(np.float64) + momentum * (
+                    new.astype(np.float64) * factor
+                )
