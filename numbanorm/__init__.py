@@ -15,6 +15,7 @@ from typing import Any
 from numbanorm import _process as _process
 from numbanorm._backend import available_backends, get_backend, use_backend
 from numbanorm._config import show_config
+from numbanorm._pool import empty_cache
 from numbanorm.layers import (
     BatchNorm,
     BatchNorm1d,
@@ -47,6 +48,7 @@ __all__ = [
     "__version__",
     "available_backends",
     "batch_norm",
+    "empty_cache",
     "fold_batch_norm",
     "get_backend",
     "group_norm",

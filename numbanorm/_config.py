@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from numbanorm._backend import _BACKENDS, available_backends, load_backend, selected
+from numbanorm._pool import pool
 
 
 def _installed(package: str) -> str:
@@ -46,6 +47,7 @@ def _describe() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "kernel cache": jit.cache_folder(),
+        "memory kept for results": f"{pool().held / 2**20:.0f} MiB of at most {pool().limit / 2**20:.0f} MiB",
     }
 
 

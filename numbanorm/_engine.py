@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _layout
+from numbanorm import _layout, _pool
 from numbanorm._dtypes import compute_dtype, norm_dtype
 from numbanorm._recurrences import reciprocal_std
 from numbanorm._reduction import moments
@@ -31,8 +31,8 @@ def empty(shape: Axes, dtype: np.dtype[Any], lay: _layout.Storage) -> Array:
     Every output of x's size is allocated here.
     """
     if lay.c_order:
-        return np.empty(shape, dtype)
-    return np.empty([shape[axis] for axis in lay.order], dtype).transpose(np.argsort(lay.order))
+        return _pool.empty(shape, dtype)
+    return _pool.empty(tuple(shape[axis] for axis in lay.order), dtype).transpose(np.argsort(lay.order))
 
 
 class Parameters(NamedTuple):
