@@ -172,7 +172,7 @@ def test_the_limit_is_read_from_the_environment(limit, held):
 
 def test_a_bad_limit_is_an_error(monkeypatch):
     monkeypatch.setenv("NUMBANORM_POOL_LIMIT", "1 GB")
-    with pytest.raises(ValueError, match="number of bytes.*'1 GB'"):
+    with pytest.raises(ValueError, match=r"number of bytes.*'1 GB'"):
         _pool._default_limit()
 
 

@@ -13,12 +13,18 @@ MAX_PARTS = 64
 BLOCK = 2048
 #: Most short rows whose statistics are finished, and which are written, in one go.
 BATCH = 64
+#: Rows of a piece of columns: merging pieces costs as much as reading some of them.
+SHORTEST_COLUMN = 64
 #: Columns whose running sums stay in L1 together.
-TILE = 256
+TILE = 1024
 #: Narrow matrices are read as if this many columns wide, several rows at a time.
 WIDE = 256
 #: Bytes of a channel that surely stay in L2 between its statistics and its normalisation.
 CHANNEL_BYTES = 1 << 19
+#: Outputs from here on are written past the caches: they would not stay there for the next reader.
+STREAM_BYTES = 1 << 26
+#: Shorter runs of neighbouring bytes have too many partial cache lines.
+SHORTEST_RUN = 1 << 10
 #: Segments shorter than this are treated as columns.
 SHORT_SEGMENT = 32
 
@@ -35,6 +41,12 @@ def n_splits(n_units: int, length: int) -> int:
     """
     wanted = -(-MAX_PARTS // n_units)
     return max(1, min(wanted, length // (8 * BLOCK)))
+
+
+def n_column_splits(n_units: int, n_rows: int) -> int:
+    """The same for `n_units` tiles of columns with `n_rows` rows; pieces keep at least SHORTEST_COLUMN rows."""
+    wanted = -(-MAX_PARTS // n_units)
+    return max(1, min(wanted, n_rows // SHORTEST_COLUMN))
 
 
 def fold(n_reduce: int, n_inner: int) -> int:

@@ -1,8 +1,9 @@
 """The loops that write a normalised x; everything else is arithmetic on a few numbers per row.
 
 A function here writes many short rows, not one: entering a vector loop costs as much as
-some hundred elements. ``operands`` is scratch of shape (4, n) in the compute dtype and
-holds, per row or per column, the mean's high and low part, the scale and the shift.
+some hundred elements. ``operands`` is scratch of shape (5, n) in the compute dtype and
+holds, per row or per column, the mean's high and low part, rstd, gamma and beta. With
+``past_caches`` whole cache lines are streamed, see :mod:`numbanorm.backends.cpu._stream`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numbanorm import _recurrences
 from numbanorm.backends.cpu._elements import load, store
 from numbanorm.backends.cpu._jit import exact, inner
+from numbanorm.backends.cpu._stream import whole_lines, write_line
 
 centred = exact(_recurrences.centred)
 reciprocal_std = exact(_recurrences.reciprocal_std)
@@ -60,44 +62,70 @@ def prepare(mean, var, eps, eps_on_std, first, n, operands, at):
 
 
 @inner
-def write_segments(x, start, n_segments, length, operands, y):
+def write_segments(x, start, n_segments, length, operands, y, past_caches):
     """y = (x - mean) * rstd * gamma + beta, all constant within a segment."""
     for k in range(n_segments):
         first = start + k * length
         high, low, rstd = operands[0, k], operands[1, k], operands[2, k]
         gamma, beta = operands[3, k], operands[4, k]
-        for i in range(first, first + length):
-            store(y, i, scaled(centred(load(x, i), high, low), rstd, gamma) + beta)
+        upper, n_lines, step = whole_lines(y, first, length, past_caches)
+        lower = 0
+        while True:
+            at, n = first + lower, upper - lower
+            for i in range(n):
+                store(y, at + i, scaled(centred(load(x, at + i), high, low), rstd, gamma) + beta)
+            if upper == length:
+                break
+            for i in range(n_lines):
+                j = first + upper + i * step
+                write_line(x, j, y, j, high, low, rstd, gamma, beta, 0)
+            lower, upper = upper + n_lines * step, length
 
 
 @inner
-def write_rows(x, start, n_rows, length, operands, gamma, beta, parameter, y):
+def write_rows(x, start, n_rows, length, operands, gamma, beta, parameter, y, past_caches):
     """y = (x - mean) * rstd * gamma + beta, parameters per element from index `parameter` on."""
     for k in range(n_rows):
         first = start + k * length
         high, low, rstd = operands[0, k], operands[1, k], operands[2, k]
-        for j in range(length):
-            value = scaled(centred(load(x, first + j), high, low), rstd, load(gamma, parameter + j))
-            store(y, first + j, value + load(beta, parameter + j))
+        upper, n_lines, step = whole_lines(y, first, length, past_caches)
+        lower = 0
+        while True:
+            at, of, n = first + lower, parameter + lower, upper - lower
+            for i in range(n):
+                value = scaled(centred(load(x, at + i), high, low), rstd, load(gamma, of + i))
+                store(y, at + i, value + load(beta, of + i))
+            if upper == length:
+                break
+            for i in range(n_lines):
+                j = upper + i * step
+                write_line(x, first + j, y, first + j, high, low, rstd, gamma, beta, parameter + j)
+            lower, upper = upper + n_lines * step, length
 
 
 @inner
-def write_columns(x, start, n_rows, stride, width, operands, gamma, beta, parameter, mid, step, y):
+def write_columns(x, start, n_rows, stride, width, operands, gamma, beta, parameter, mid, step, y, past_caches):
     """y = (x - mean) * rstd * gamma + beta, mean and rstd per column.
 
     With `step`, gamma and beta vary along a row, and the operands hold them already; without,
     they are constant in a row, and `mid` apart from row to row.
     """
-    if step:
-        for k in range(n_rows):
-            first = start + k * stride
-            for j in range(width):
-                value = centred(load(x, first + j), operands[0, j], operands[1, j])
-                store(y, first + j, scaled(value, operands[2, j], operands[3, j]) + operands[4, j])
-    else:
-        for k in range(n_rows):
-            first = start + k * stride
-            factor, shift = load(gamma, parameter + k * mid), load(beta, parameter + k * mid)
-            for j in range(width):
-                value = centred(load(x, first + j), operands[0, j], operands[1, j])
-                store(y, first + j, scaled(value, operands[2, j], factor) + shift)
+    high, low, rstd, gammas, betas = operands[0], operands[1], operands[2], operands[3], operands[4]
+    for k in range(n_rows):
+        first = start + k * stride
+        if not step:
+            gammas[:width] = load(gamma, parameter + k * mid)
+            betas[:width] = load(beta, parameter + k * mid)
+        upper, n_lines, step_line = whole_lines(y, first, width, past_caches)
+        lower = 0
+        while True:
+            for i in range(lower, upper):
+                c = np.uintp(i)  # as in `load`
+                value = scaled(centred(load(x, first + i), high[c], low[c]), rstd[c], gammas[c])
+                store(y, first + i, value + betas[c])
+            if upper == width:
+                break
+            for i in range(n_lines):
+                j = upper + i * step_line
+                write_line(x, first + j, y, first + j, high, low, rstd, gammas, betas, j)
+            lower, upper = upper + n_lines * step_line, width

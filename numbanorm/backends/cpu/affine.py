@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, kernel
 from numbanorm.backends.cpu._launch import MAX_PARTS, TILE, WIDE, n_parts, n_splits, rows_at_once
+from numbanorm.backends.cpu._stream import goes_past_caches, settle
 from numbanorm.backends.cpu._write import prepare, write_columns, write_rows, write_segments
 
 Array = NDArray[Any]
@@ -36,7 +37,9 @@ def _same_shape(gamma: Array, beta: Array) -> tuple[Array, Array]:
 
 
 @kernel
-def _affine_rows_kernel(part, n_parts, x, n_inner, n_splits, batch, mean, var, scale, strides, gamma, beta, y):
+def _affine_rows_kernel(
+    part, n_parts, x, n_inner, n_splits, batch, mean, var, scale, strides, gamma, beta, y, past_caches
+):
     """Unit = one of the n_splits pieces of one row; whole rows are written in batches.
 
     Strides say where the operands of a row lie.
@@ -55,13 +58,14 @@ def _affine_rows_kernel(part, n_parts, x, n_inner, n_splits, batch, mean, var, s
             prepare(mean, var, eps, eps_on_std, _offset(row + k, n_mid, mean_outer, mean_mid), 1, operands, k)
         if step:
             parameter = _offset(row, n_mid, outer, mid) + lower
-            write_rows(x, row * n_inner + lower, 1, length, operands, gamma, beta, parameter, y)
+            write_rows(x, row * n_inner + lower, 1, length, operands, gamma, beta, parameter, y, past_caches)
         else:
             for k in range(n):
                 parameter = _offset(row + k, n_mid, outer, mid)
                 operands[3, k] = gamma[parameter]
                 operands[4, k] = beta[parameter]
-            write_segments(x, row * n_inner + lower, n, length, operands, y)
+            write_segments(x, row * n_inner + lower, n, length, operands, y, past_caches)
+    settle()
 
 
 def affine_rows(
@@ -85,11 +89,14 @@ def affine_rows(
         flat_input(gamma),
         flat_input(beta),
         flat_output(y),
+        goes_past_caches(x, y, n_inner // splits),
     )
 
 
 @kernel
-def _affine_cols_kernel(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, var, scale, strides, gamma, beta, y):
+def _affine_cols_kernel(
+    part, n_parts, x, n_inner, n_tiles, n_chunks, mean, var, scale, strides, gamma, beta, y, past_caches
+):
     """Unit = a chunk of the rows of one tile of columns; operands are prepared when they change."""
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
     eps, eps_on_std = scale
@@ -112,8 +119,9 @@ def _affine_cols_kernel(part, n_parts, x, n_inner, n_tiles, n_chunks, mean, var,
             n = 1 if mean_mid or (step and mid) else n_mid - row % n_mid
             n = min(n, last - row)
             start = row * n_inner + lower
-            write_columns(x, start, n, n_inner, width, operands, gamma, beta, parameter, mid, step, y)
+            write_columns(x, start, n, n_inner, width, operands, gamma, beta, parameter, mid, step, y, past_caches)
             row += n
+    settle()
 
 
 def affine_cols(
@@ -143,7 +151,7 @@ def _launch_cols(
 ) -> None:
     n_mid, n_inner = x.shape[1:]
     n_rows = x.size // n_inner
-    n_tiles = -(-n_inner // (8 * TILE))
+    n_tiles = -(-n_inner // TILE)
     n_chunks = max(1, min(n_rows, MAX_PARTS // n_tiles))
     _affine_cols_kernel(
         n_parts(n_tiles * n_chunks, x.size),
@@ -158,4 +166,5 @@ def _launch_cols(
         flat_input(gamma),
         flat_input(beta),
         flat_output(y),
+        goes_past_caches(x, y, n_inner // n_tiles),
     )

@@ -15,20 +15,13 @@ from numpy.typing import NDArray
 from numbanorm import _recurrences
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, inner, kernel
-from numbanorm.backends.cpu._launch import BLOCK, TILE, fold, n_parts, n_splits
-from numbanorm.backends.reference.moments import finish_moments, update_running
-
-__all__ = [  # the first and the last are about so few numbers that NumPy serves
-    "combine_moments",
-    "finish_moments",
-    "mean_var_cols",
-    "mean_var_rows",
-    "moments_cols",
-    "moments_rows",
-    "update_running",
-]
+from numbanorm.backends.cpu._launch import BLOCK, MAX_PARTS, TILE, fold, n_column_splits, n_parts, n_splits
+from numbanorm.backends.reference import moments as reference
 
 Array = NDArray[Any]
+
+#: About so few numbers that NumPy serves.
+update_running = reference.update_running
 
 block_moments = exact(_recurrences.block_moments)
 welford_combine = exact(_recurrences.welford_combine)
@@ -116,27 +109,36 @@ def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2:
 def _column_sums(x, start, stride, n_rows, width, sums):
     """Shift of each column of a block, and sums of its differences and of their squares.
 
-    Four rows a visit, to spare loads and stores of the sums, which lie TILE apart.
+    Eight rows a visit, to spare loads and stores of the sums, which lie TILE apart.
     """
     for j in range(width):
         sums[j] = _finite_or_zero(np.float64(load(x, start + j)))
         sums[TILE + j] = 0
         sums[2 * TILE + j] = 0
-    n_quads = n_rows // 4
-    for quad in range(n_quads):
-        a = start + 4 * quad * stride
+    n_eights = n_rows // 8
+    for eight in range(n_eights):
+        a = start + 8 * eight * stride
         b = a + stride
         c = b + stride
         d = c + stride
+        e = d + stride
+        f = e + stride
+        g = f + stride
+        h = g + stride
         for j in range(width):
             shift = sums[j]
             da = np.float64(load(x, a + j)) - shift
             db = np.float64(load(x, b + j)) - shift
             dc = np.float64(load(x, c + j)) - shift
             dd = np.float64(load(x, d + j)) - shift
-            sums[TILE + j] += (da + db) + (dc + dd)
-            sums[2 * TILE + j] += (da * da + db * db) + (dc * dc + dd * dd)
-    for row in range(4 * n_quads, n_rows):
+            de = np.float64(load(x, e + j)) - shift
+            df = np.float64(load(x, f + j)) - shift
+            dg = np.float64(load(x, g + j)) - shift
+            dh = np.float64(load(x, h + j)) - shift
+            sums[TILE + j] += ((da + db) + (dc + dd)) + ((de + df) + (dg + dh))
+            squares = ((da * da + db * db) + (dc * dc + dd * dd)) + ((de * de + df * df) + (dg * dg + dh * dh))
+            sums[2 * TILE + j] += squares
+    for row in range(8 * n_eights, n_rows):
         a = start + row * stride
         for j in range(width):
             da = np.float64(load(x, a + j)) - sums[j]
@@ -170,13 +172,14 @@ def _weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
 
 @inner
 def _merge_columns(n, weighted, sums, width, n_out, out, count, mean, m2):
-    """Merge the sums of a block into the outputs from `out` on; column j belongs to output ``j % n_out``."""
-    for j in range(width):
-        count_b = sums[3 * TILE + j] if weighted else n
-        if count_b > 0:
-            count_b, mean_b, m2_b = block_moments(count_b, sums[j], sums[TILE + j], sums[2 * TILE + j])
-            k = out + j % n_out
-            count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], count_b, mean_b, m2_b)
+    """Merge the sums of a block into the n_out outputs from `out` on, to which its columns belong in turn."""
+    for first in range(0, width, n_out):
+        for j in range(first, first + n_out):
+            k = np.uintp(out + j - first)
+            c = np.uintp(j)
+            count_b = sums[c + np.uintp(3 * TILE)] if weighted else n
+            moments_b = block_moments(count_b, sums[c], sums[c + np.uintp(TILE)], sums[c + np.uintp(2 * TILE)])
+            count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], *moments_b)
 
 
 @kernel
@@ -223,8 +226,7 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     n_outer, n_reduce, n_inner = x.shape
     rows_at_once = fold(n_reduce, n_inner)
     n_tiles = -(-n_inner // TILE)
-    splits = n_splits(n_outer * n_tiles, n_reduce * min(n_inner, TILE))
-    splits = min(splits, -(-n_reduce // rows_at_once))
+    splits = n_column_splits(n_outer * n_tiles, n_reduce // rows_at_once)
     flat = flat_input(x)
     taken = None if weights is None else flat_input(weights)
     parts = n_parts(n_outer * n_tiles * splits, x.size)
@@ -238,16 +240,31 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     combine_moments(pieces[0], pieces[1], pieces[2], count, mean, m2)
 
 
+@inner
+def _merge_parts(count, mean, m2, first, n_parts, stride, width, out, out_count, out_mean, out_m2):
+    """Merge n_parts parts that lie `stride` apart, for `width` neighbouring sets, part after part."""
+    for j in range(width):
+        k = np.uintp(out + j)
+        out_count[k], out_mean[k], out_m2[k] = np.float64(0), np.float64(0), np.float64(0)
+    for i in range(n_parts):
+        part = first + i * stride
+        for j in range(width):
+            k = np.uintp(out + j)
+            moments_b = load(count, part + j), load(mean, part + j), load(m2, part + j)
+            merged = welford_combine(out_count[k], out_mean[k], out_m2[k], *moments_b)
+            out_count[k], out_mean[k], out_m2[k] = merged
+
+
 @kernel
 def _combine_moments_kernel(part, n_parts, count, mean, m2, shape, out_count, out_mean, out_m2):
+    """Unit = one set; neighbouring sets are merged together, so that memory is read in order."""
     n_outer, n_reduce, n_inner = shape
-    n_units = n_outer * n_inner
-    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+    unit, last = n_outer * n_inner * part // n_parts, n_outer * n_inner * (part + 1) // n_parts
+    while unit < last:
+        width = min(TILE, n_inner - unit % n_inner, last - unit)
         first = unit // n_inner * n_reduce * n_inner + unit % n_inner
-        n, mu, m = np.float64(0), np.float64(0), np.float64(0)
-        for i in range(first, first + n_reduce * n_inner, n_inner):
-            n, mu, m = welford_combine(n, mu, m, load(count, i), load(mean, i), load(m2, i))
-        out_count[unit], out_mean[unit], out_m2[unit] = n, mu, m
+        _merge_parts(count, mean, m2, first, n_reduce, n_inner, width, unit, out_count, out_mean, out_m2)
+        unit += width
 
 
 def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_mean: Array, out_m2: Array) -> None:
@@ -256,6 +273,39 @@ def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_
     inputs = [flat_input(a) for a in (count, mean, m2)]
     outputs = [flat_output(a) for a in (out_count, out_mean, out_m2)]
     _combine_moments_kernel(parts, *inputs, count.shape, *outputs)
+
+
+@kernel
+def _finish_moments_kernel(part, n_parts, count, mean, m2, ddof, use_mean, root, out_mean, out_var):
+    for i in range(count.size * part // n_parts, count.size * (part + 1) // n_parts):
+        k = np.uintp(i)
+        mu = mean[k]
+        if out_var.size:
+            var = m2[k] / max(count[k] - ddof, np.float64(0))
+            if not use_mean:
+                var += mu * mu
+            out_var[k] = np.sqrt(var) if root else var
+        if out_mean.size:
+            out_mean[k] = mu * use_mean if count[k] > 0 else np.nan
+
+
+def finish_moments(
+    count: Array,
+    mean: Array,
+    m2: Array,
+    ddof: float,
+    use_mean: bool,
+    root: bool,
+    out_mean: Array,
+    out_var: Array,
+) -> None:
+    """Mean and ``m2 / (count - ddof)`` of moments, or its square root, in the outputs' dtypes."""
+    if out_var.itemsize == 2 or out_mean.itemsize == 2:  # rounded once, which the kernel cannot
+        reference.finish_moments(count, mean, m2, ddof, use_mean, root, out_mean, out_var)
+        return
+    inputs = (flat_input(a) for a in (count, mean, m2))
+    parts = n_parts(MAX_PARTS, count.size)
+    _finish_moments_kernel(parts, *inputs, float(ddof), use_mean, root, flat_output(out_mean), flat_output(out_var))
 
 
 def mean_var_rows(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:

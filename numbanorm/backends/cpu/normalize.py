@@ -23,6 +23,7 @@ from numbanorm.backends.cpu._launch import (
     n_splits,
     rows_at_once,
 )
+from numbanorm.backends.cpu._stream import goes_past_caches, settle
 from numbanorm.backends.cpu._write import finish, write_rows, write_segments
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.moments import (
@@ -47,7 +48,7 @@ def _keep(n, row, statistics, mean, rstd):
 
 
 @kernel
-def _norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, mean, rstd):
+def _norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, past_caches, mean, rstd):
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
     statistics = np.empty((2, batch))
@@ -59,13 +60,14 @@ def _norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, me
             _, statistics[0, k], statistics[1, k] = segment_moments(x, start, start + n_cols)
         finish(n, np.float64(n_cols), scale, statistics, operands)
         if gamma.size > 1:
-            write_rows(x, row * n_cols, n, n_cols, operands, gamma, beta, 0, y)
+            write_rows(x, row * n_cols, n, n_cols, operands, gamma, beta, 0, y, past_caches)
         else:
             for k in range(n):
                 operands[3, k] = gamma[0]
                 operands[4, k] = beta[0]
-            write_segments(x, row * n_cols, n, n_cols, operands, y)
+            write_segments(x, row * n_cols, n, n_cols, operands, y, past_caches)
         _keep(n, row, statistics, mean, rstd)
+    settle()
 
 
 def norm_rows(
@@ -105,6 +107,7 @@ def norm_rows(
         flat_input(beta),
         scale,
         flat_output(y),
+        goes_past_caches(x, y, n_cols),
         mean,
         rstd,
     )
@@ -133,7 +136,7 @@ def _split_rows(x: Array, scale: tuple[float, bool, bool], mean: Array, rstd: Ar
 
 
 @kernel
-def _norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta, scale, y, mean, rstd):
+def _norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta, scale, y, past_caches, mean, rstd):
     n_cols = n_inner * n_channels
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
@@ -151,8 +154,9 @@ def _norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, bet
                 channels[i, k] = rows[i, k // n_channels]
             channels[3, k] = gamma[(row * n_channels + k) % gamma.size]
             channels[4, k] = beta[(row * n_channels + k) % beta.size]
-        write_segments(x, row * n_cols, n * n_channels, n_inner, channels, y)
+        write_segments(x, row * n_cols, n * n_channels, n_inner, channels, y, past_caches)
         _keep(n, row, statistics, mean, rstd)
+    settle()
 
 
 def norm_groups(
@@ -188,6 +192,7 @@ def norm_groups(
         flat_input(beta),
         scale,
         flat_output(y),
+        goes_past_caches(x, y, n_inner),
         mean,
         rstd,
     )
@@ -200,7 +205,7 @@ def _per_channel(parameter: Array, n_channels: int) -> Array:
 
 
 @kernel
-def _norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_on_std, y, mean, var):
+def _norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_on_std, y, past_caches, mean, var):
     """Unit = a block of neighbouring channels that stay in cache together."""
     n, n_channels, n_inner = shape
     n_blocks = -(-n_channels // block)
@@ -228,7 +233,8 @@ def _norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_
             operands[3, k] = gamma[(first + k) % gamma.size]
             operands[4, k] = beta[(first + k) % beta.size]
         for i in range(n):
-            write_segments(x, (i * n_channels + first) * n_inner, width, n_inner, operands, y)
+            write_segments(x, (i * n_channels + first) * n_inner, width, n_inner, operands, y, past_caches)
+    settle()
 
 
 def norm_channels(
@@ -253,7 +259,8 @@ def norm_channels(
         block = channels_at_once(n_channels, n * n_inner * x.itemsize)
         flat, parameters = flat_input(x), (flat_input(gamma), flat_input(beta))
         parts = n_parts(-(-n_channels // block), x.size)
-        _norm_channels_kernel(parts, flat, x.shape, block, *parameters, eps, eps_on_std, flat_output(y), mean, var)
+        target = flat_output(y), goes_past_caches(x, y, n_inner)
+        _norm_channels_kernel(parts, flat, x.shape, block, *parameters, eps, eps_on_std, *target, mean, var)
         return
     _channel_moments(x, mean, var)
     if n_inner >= SHORT_SEGMENT or n_channels == 1:
