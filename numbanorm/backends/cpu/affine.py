@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, kernel
-from numbanorm.backends.cpu._launch import MAX_PARTS, TILE, WIDE, n_parts, n_splits, rows_at_once
+from numbanorm.backends.cpu._launch import TILE, WIDE, n_column_splits, n_parts, n_splits, rows_at_once
 from numbanorm.backends.cpu._stream import goes_past_caches, settle
 from numbanorm.backends.cpu._write import prepare, write_columns, write_rows, write_segments
 
@@ -152,7 +152,7 @@ def _launch_cols(
     n_mid, n_inner = x.shape[1:]
     n_rows = x.size // n_inner
     n_tiles = -(-n_inner // TILE)
-    n_chunks = max(1, min(n_rows, MAX_PARTS // n_tiles))
+    n_chunks = n_column_splits(n_tiles, n_rows)
     _affine_cols_kernel(
         n_parts(n_tiles * n_chunks, x.size),
         flat_input(x),
