@@ -11,6 +11,10 @@ SERIAL_BELOW = 1 << 15
 MAX_PARTS = 64
 #: Elements summed about one shift before Chan's merge; 16 KiB of float64 stay in L1.
 BLOCK = 2048
+#: Elements summed in float32 before they are merged in float64; each lane adds some sixteen.
+QUICK_BLOCK = 1024
+#: Elements below which a row's sums cost less in float64 than checking those in float32.
+SHORT_ROW = 512
 #: Most short rows whose statistics are finished, and which are written, in one go.
 BATCH = 64
 #: Rows of a piece of columns: merging pieces costs as much as reading some of them.

@@ -31,6 +31,7 @@ from numbanorm.backends.cpu.moments import (
     finish_moments,
     moments_cols,
     moments_rows,
+    quick_segment_moments,
     segment_moments,
     welford_combine,
 )
@@ -57,7 +58,7 @@ def _norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, pa
         n = min(batch, last - row)
         for k in range(n):
             start = (row + k) * n_cols
-            _, statistics[0, k], statistics[1, k] = segment_moments(x, start, start + n_cols)
+            _, statistics[0, k], statistics[1, k] = quick_segment_moments(x, start, start + n_cols, operands)
         finish(n, np.float64(n_cols), scale, statistics, operands)
         if gamma.size > 1:
             write_rows(x, row * n_cols, n, n_cols, operands, gamma, beta, 0, y, past_caches)
@@ -147,7 +148,7 @@ def _norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, bet
         n = min(batch, last - row)
         for k in range(n):
             start = (row + k) * n_cols
-            _, statistics[0, k], statistics[1, k] = segment_moments(x, start, start + n_cols)
+            _, statistics[0, k], statistics[1, k] = quick_segment_moments(x, start, start + n_cols, rows)
         finish(n, np.float64(n_cols), scale, statistics, rows)
         for k in range(n * n_channels):
             for i in range(3):
