@@ -24,17 +24,10 @@ from numbanorm.backends.cpu._launch import (
     rows_at_once,
 )
 from numbanorm.backends.cpu._stream import goes_past_caches, settle
+from numbanorm.backends.cpu._sums import quick_segment_moments, segment_moments, welford_combine
 from numbanorm.backends.cpu._write import finish, write_rows, write_segments
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
-from numbanorm.backends.cpu.moments import (
-    combine_moments,
-    finish_moments,
-    moments_cols,
-    moments_rows,
-    quick_segment_moments,
-    segment_moments,
-    welford_combine,
-)
+from numbanorm.backends.cpu.moments import combine_moments, finish_moments, moments_cols, moments_rows
 
 Array = NDArray[Any]
 

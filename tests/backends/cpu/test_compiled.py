@@ -12,14 +12,21 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 import numbanorm as nn
-from numbanorm.backends.cpu import _jit, _write, affine, moments, normalize
+from numbanorm.backends.cpu import _jit, _sums, _write, affine, moments, normalize
 
 pytestmark = pytest.mark.compiled
 
 MODULES = (moments, affine, normalize)
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
-LOOPS = (moments.segment_moments, moments._column_sums, _write.write_segments, _write.write_rows, _write.write_columns)
+LOOPS = (
+    _sums.segment_moments,
+    _sums.quick_segment_moments,
+    _sums.column_sums,
+    _write.write_segments,
+    _write.write_rows,
+    _write.write_columns,
+)
 
 
 def run(code, **environment):

@@ -1,0 +1,189 @@
+"""The loops that read x for its moments, and those that merge them.
+
+Numbers are summed as differences from a shift taken from among them, in blocks of bounded
+length; blocks are merged with Chan's formula. In float64 the only error of float32 data
+that shows is that of the last conversion.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanorm import _recurrences
+from numbanorm.backends.cpu._elements import load
+from numbanorm.backends.cpu._jit import exact, inner
+from numbanorm.backends.cpu._launch import BLOCK, QUICK_BLOCK, SHORT_ROW, TILE
+
+#: Sums of squares between these have lost nothing to the range of float32.
+SMALLEST_SQUARES, LARGEST_SQUARES = 1e-30, 1e37
+
+block_moments = exact(_recurrences.block_moments)
+welford_combine = exact(_recurrences.welford_combine)
+
+
+@exact
+def _finite_or_zero(value):
+    """A shift must be finite: x - inf would make NaN of finite numbers."""
+    return value if value - value == value - value else np.float64(0)
+
+
+@inner
+def segment_moments(x, start, stop):
+    """Moments of x[start:stop], block by block."""
+    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
+    for lower in range(start, stop, BLOCK):
+        upper = min(lower + BLOCK, stop)
+        shift = _finite_or_zero(np.float64(load(x, lower)))
+        total, squares = np.float64(0), np.float64(0)
+        for i in range(lower, upper):
+            difference = np.float64(load(x, i)) - shift
+            total += difference
+            squares += difference * difference
+        count_b, mean_b, m2_b = block_moments(np.float64(upper - lower), shift, total, squares)
+        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
+    return count, mean, m2
+
+
+@inner
+def quick_segment_moments(x, start, stop, like):
+    """The same to some seven digits of m2, as a factor 1 / std needs: sums in the dtype of `like`, that of `load`.
+
+    A block whose sums cancel, overflow or vanish is summed again in float64; short rows are anyway.
+    """
+    if stop - start < SHORT_ROW:
+        return segment_moments(x, start, stop)
+    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
+    shift = like.dtype.type(0)
+    for i in range(start, start + 16):
+        shift += load(x, i) * like.dtype.type(0.0625)
+    for lower in range(start, stop, QUICK_BLOCK):
+        upper = min(lower + QUICK_BLOCK, stop)
+        total = like.dtype.type(0)
+        squares = like.dtype.type(0)
+        for i in range(lower, upper):
+            difference = load(x, i) - shift
+            total += difference
+            squares += difference * difference
+        n = np.float64(upper - lower)
+        count_b, mean_b, m2_b = block_moments(n, np.float64(shift), np.float64(total), np.float64(squares))
+        if not (squares > SMALLEST_SQUARES and m2_b * 2 > squares and squares < LARGEST_SQUARES):
+            count_b, mean_b, m2_b = segment_moments(x, lower, upper)
+        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
+        shift = like.dtype.type(mean)
+    return count, mean, m2
+
+
+@inner
+def weighted_segment_moments(x, weights, start, stop):
+    """Moments of those x[start:stop] whose weight is not zero."""
+    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
+    for lower in range(start, stop, BLOCK):
+        upper = min(lower + BLOCK, stop)
+        first = lower
+        while first < upper and not load(weights, first):
+            first += 1
+        if first == upper:
+            continue
+        shift = _finite_or_zero(np.float64(load(x, first)))
+        count_b, total, squares = np.float64(0), np.float64(0), np.float64(0)
+        for i in range(first, upper):
+            weight = np.float64(load(weights, i))
+            difference = np.float64(load(x, i)) - shift if load(weights, i) else np.float64(0)
+            count_b += weight
+            total += weight * difference
+            squares += weight * difference * difference
+        count_b, mean_b, m2_b = block_moments(count_b, shift, total, squares)
+        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
+    return count, mean, m2
+
+
+@inner
+def column_sums(x, start, stride, n_rows, width, sums):
+    """Shift of each column of a block, and sums of its differences and of their squares.
+
+    Eight rows a visit, to spare loads and stores of the sums, which lie TILE apart.
+    """
+    for j in range(width):
+        sums[j] = _finite_or_zero(np.float64(load(x, start + j)))
+        sums[TILE + j] = 0
+        sums[2 * TILE + j] = 0
+    n_eights = n_rows // 8
+    for eight in range(n_eights):
+        a = start + 8 * eight * stride
+        b = a + stride
+        c = b + stride
+        d = c + stride
+        e = d + stride
+        f = e + stride
+        g = f + stride
+        h = g + stride
+        for j in range(width):
+            shift = sums[j]
+            da = np.float64(load(x, a + j)) - shift
+            db = np.float64(load(x, b + j)) - shift
+            dc = np.float64(load(x, c + j)) - shift
+            dd = np.float64(load(x, d + j)) - shift
+            de = np.float64(load(x, e + j)) - shift
+            df = np.float64(load(x, f + j)) - shift
+            dg = np.float64(load(x, g + j)) - shift
+            dh = np.float64(load(x, h + j)) - shift
+            sums[TILE + j] += ((da + db) + (dc + dd)) + ((de + df) + (dg + dh))
+            squares = ((da * da + db * db) + (dc * dc + dd * dd)) + ((de * de + df * df) + (dg * dg + dh * dh))
+            sums[2 * TILE + j] += squares
+    for row in range(8 * n_eights, n_rows):
+        a = start + row * stride
+        for j in range(width):
+            da = np.float64(load(x, a + j)) - sums[j]
+            sums[TILE + j] += da
+            sums[2 * TILE + j] += da * da
+
+
+@inner
+def weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
+    """The same for those numbers whose weight is not zero, and the sums of weights.
+
+    The shift is the first number of each column that takes part.
+    """
+    for k in range(4 * TILE):
+        sums[k] = 0
+    missing = width
+    for row in range(n_rows):
+        a = start + row * stride
+        if missing > 0:
+            for j in range(width):
+                if sums[3 * TILE + j] == 0 and load(weights, a + j):
+                    sums[j] = _finite_or_zero(np.float64(load(x, a + j)))
+                    missing -= 1
+        for j in range(width):
+            weight = np.float64(load(weights, a + j))
+            difference = np.float64(load(x, a + j)) - sums[j] if load(weights, a + j) else np.float64(0)
+            sums[TILE + j] += weight * difference
+            sums[2 * TILE + j] += weight * difference * difference
+            sums[3 * TILE + j] += weight
+
+
+@inner
+def merge_columns(n, weighted, sums, width, n_out, out, count, mean, m2):
+    """Merge the sums of a block into the n_out outputs from `out` on, to which its columns belong in turn."""
+    for first in range(0, width, n_out):
+        for j in range(first, first + n_out):
+            k = np.uintp(out + j - first)
+            c = np.uintp(j)
+            count_b = sums[c + np.uintp(3 * TILE)] if weighted else n
+            moments_b = block_moments(count_b, sums[c], sums[c + np.uintp(TILE)], sums[c + np.uintp(2 * TILE)])
+            count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], *moments_b)
+
+
+@inner
+def merge_parts(count, mean, m2, first, n_parts, stride, width, out, out_count, out_mean, out_m2):
+    """Merge n_parts parts that lie `stride` apart, for `width` neighbouring sets, part after part."""
+    for j in range(width):
+        k = np.uintp(out + j)
+        out_count[k], out_mean[k], out_m2[k] = np.float64(0), np.float64(0), np.float64(0)
+    for i in range(n_parts):
+        part = first + i * stride
+        for j in range(width):
+            k = np.uintp(out + j)
+            moments_b = load(count, part + j), load(mean, part + j), load(m2, part + j)
+            merged = welford_combine(out_count[k], out_mean[k], out_m2[k], *moments_b)
+            out_count[k], out_mean[k], out_m2[k] = merged
