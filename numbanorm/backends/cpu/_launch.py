@@ -1,9 +1,22 @@
 """Cutting work into parts: integers only, from shapes alone.
 
-Nothing here looks at the number of threads, so results do not depend on it.
+Nothing here looks at the number of threads, so results do not depend on it. What depends on
+the machine is how much its caches hold.
 """
 
 from __future__ import annotations
+
+import os
+
+
+def _cache_bytes(level: int, otherwise: int) -> int:
+    """Size of a cache, from the C library; `otherwise` where it does not say."""
+    try:
+        size = os.sysconf(f"SC_LEVEL{level}_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return otherwise
+    return size if size > 0 else otherwise
+
 
 #: Elements below which starting threads costs more than it saves.
 SERIAL_BELOW = 1 << 15
@@ -23,10 +36,10 @@ SHORTEST_COLUMN = 64
 TILE = 1024
 #: Narrow matrices are read as if this many columns wide, several rows at a time.
 WIDE = 256
-#: Bytes of a channel that surely stay in L2 between its statistics and its normalisation.
-CHANNEL_BYTES = 1 << 19
-#: Outputs from here on are written past the caches: they would not stay there for the next reader.
-STREAM_BYTES = 1 << 26
+#: Bytes of channels that stay in L2 between their statistics and their normalisation.
+CHANNEL_BYTES = _cache_bytes(2, 1 << 20) // 2
+#: Outputs from here on are written past the caches: little of them would be left there for the next reader.
+STREAM_BYTES = 2 * _cache_bytes(3, 1 << 25)
 #: Shorter runs of neighbouring bytes have too many partial cache lines.
 SHORTEST_RUN = 1 << 10
 #: Segments shorter than this are treated as columns.

@@ -25,3 +25,20 @@ def test_only_long_reductions_are_cut():
 )
 def test_narrow_matrices_are_read_wide(n_reduce, n_inner, expected):
     assert _launch.fold(n_reduce, n_inner) == expected
+
+
+@pytest.mark.parametrize("answer", [0, -1, ValueError("unrecognized"), OSError("no")])
+def test_cache_sizes_that_the_system_does_not_know(answer, monkeypatch):
+    def sysconf(name):
+        assert name == "SC_LEVEL3_CACHE_SIZE"
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(_launch.os, "sysconf", sysconf, raising=False)
+    assert _launch._cache_bytes(3, 123) == 123
+
+
+def test_cache_sizes_are_the_machines(monkeypatch):
+    monkeypatch.setattr(_launch.os, "sysconf", lambda name: 1 << 21, raising=False)
+    assert _launch._cache_bytes(2, 123) == 1 << 21
