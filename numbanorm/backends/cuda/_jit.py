@@ -95,17 +95,18 @@ def _config(grid: int | tuple[int, ...], threads: int, shared: int) -> Any:
     return LaunchConfig(grid=grid, block=threads, shmem_size=shared)
 
 
-def run(kernel: Kernel, grid: int | tuple[int, ...], *args: Any, shared: int = 0) -> None:
+def run(kernel: Kernel, grid: int | tuple[int, ...], *args: Any, shared: int = 0, threads: int = 0) -> None:
     """Launch on CuPy's current device and stream; all of the backend's launches go through here.
 
     `args` are CuPy arrays, which become pointers, and NumPy scalars of the exact width.
+    `threads` a block are the kernel's own where they are not said, and never more.
     """
     ordinal = cp.cuda.runtime.getDevice()
     loaded = kernel.loaded.get(ordinal) or kernel.load(ordinal)
     if shared > DEFAULT_SHARED and shared > kernel.shared.get(ordinal, 0):
         kernel.allow_shared(ordinal, shared)
     values = [arg.data.ptr if isinstance(arg, cp.ndarray) else arg for arg in args]
-    launch(_stream(cp.cuda.get_current_stream().ptr), _config(grid, kernel.threads, shared), loaded, *values)
+    launch(_stream(cp.cuda.get_current_stream().ptr), _config(grid, threads or kernel.threads, shared), loaded, *values)
 
 
 _workspaces: dict[tuple[Any, ...], tuple[Any, Any]] = {}

@@ -17,12 +17,13 @@ class Simulator:
         self.launches = []
         self.tickets = host_arrays.array(np.zeros(_jit.N_TICKETS, np.uint32))
 
-    def run(self, kernel, grid, *args, shared=0):
+    def run(self, kernel, grid, *args, shared=0, threads=0):
         """What `_jit.run` does."""
         self.launches.append((kernel, grid, shared))
         assert len(args) == len(kernel.signature.args), kernel
+        assert threads <= kernel.threads
         memory = [host_arrays.as_numpy(arg).reshape(-1) if isinstance(arg, cp.ndarray) else arg for arg in args]
-        simt.launch(kernel.function, grid, kernel.threads, *memory, shared=shared, order=self.order)
+        simt.launch(kernel.function, grid, threads or kernel.threads, *memory, shared=shared, order=self.order)
 
     def workspace(self, n_reals, kind="float32"):
         """Fresh NaN scratch for each call; the tickets stay, as a kernel must leave them at zero."""
