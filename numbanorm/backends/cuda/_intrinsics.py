@@ -276,6 +276,22 @@ def _exponent_of(typingctx, value):
     return signature(types.int32, types.float32), codegen
 
 
+def _forgotten(typingctx, value):
+    """``forgotten(value)``: the same value, which the optimiser cannot know to be the same.
+
+    What was computed from it before is computed again instead of being kept in registers.
+    """
+
+    def codegen(context, builder, signature, args):
+        item = args[0].type
+        register = {"float": "f", "double": "d", "i64": "l"}.get(str(item), "r")
+        kind = ir.FunctionType(item, [item])
+        return builder.call(ir.InlineAsm(kind, "", f"={register},0", side_effect=True), args)
+
+    return signature(value, value), codegen
+
+
+forgotten = _named("forgotten", _forgotten)
 take_ticket = _named("take_ticket", _take_ticket)
 product = _named("product", _product)
 power_of_two = _named("power_of_two", _power_of_two)
