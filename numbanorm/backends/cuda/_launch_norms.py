@@ -1,0 +1,83 @@
+"""Which kernel a norm takes, and with how many blocks and threads: integers only, from shapes alone.
+
+Nothing here looks at a device: the figures are an H200's (132 multiprocessors, 50 MB of L2),
+which suit its neighbours, so results do not depend on the device's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Multiprocessors that blocks are shared out to.
+MULTIPROCESSORS = 132
+#: Bytes of an access where pointers and rows allow it.
+ACCESS = 16
+#: Shared memory that a block may have for a row, beside its few static numbers.
+SHARED_BYTES = (227 - 2) << 10
+#: Up to this a multiprocessor holds two rows, and one is loaded while the other is written.
+HALF_SHARED = 110 << 10
+#: Threads of a block that many short rows share.
+SHORT_ROWS_THREADS = 128
+#: Most threads for a row in registers: two such blocks fill a multiprocessor.
+REGISTERS_THREADS = 512
+#: Rows longer than this are split where there are too few of them to fill the device.
+SPLIT_FEW_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`tier` is "registers", "shared" or "split"; `lanes` threads share a row; `shared` in bytes."""
+
+    tier: str
+    vector: bool
+    lanes: int = 0
+    threads: int = 0
+    grid: int = 0
+    shared: int = 0
+
+    @property
+    def reads(self) -> int:
+        """How often x is read from memory."""
+        return 2 if self.tier == "split" else 1
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def units_held(itemsize: int, vector: bool) -> int:
+    """Units that a thread of the kernel for rows in registers holds: 64 bytes, or a few elements."""
+    return 4 if vector or itemsize == 8 else 8
+
+
+def division(segment: int, n_cols: int) -> tuple[int, int]:
+    """``(magic, shift)`` with ``j * magic >> shift == j // segment`` for 0 <= j < 2**31; 0 for one segment."""
+    if segment >= n_cols:
+        return 0, 0
+    shift = 31 + (segment - 1).bit_length()
+    return ceil_div(1 << shift, segment), shift
+
+
+def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Plan:
+    """Where rows of n_cols elements stay between their statistics and their normalisation."""
+    width = ACCESS // itemsize if vector else 1
+    units = ceil_div(n_cols, width)
+    held = units_held(itemsize, vector)
+    if n_rows < MULTIPROCESSORS // 2 and n_cols * itemsize > SPLIT_FEW_BYTES:
+        return Plan("split", vector)
+    if units <= 32 * held:
+        # Eight 16-byte accesses, or 32 elements, that lie side by side are whole cache lines.
+        wanted = max(ceil_div(units, held), min(units, 8 if vector else 32))
+        lanes = 1 << (wanted - 1).bit_length()
+        rows_per_block = SHORT_ROWS_THREADS // lanes
+        return Plan("registers", vector, lanes, SHORT_ROWS_THREADS, ceil_div(n_rows, rows_per_block))
+    if units <= REGISTERS_THREADS * held:
+        lanes = 32 * ceil_div(ceil_div(units, held), 32)
+        return Plan("registers", vector, lanes, lanes, n_rows)
+    unit_bytes = ACCESS if vector else max(itemsize, 4)
+    for threads, most in ((512, HALF_SHARED), (1024, SHARED_BYTES)):
+        shared = ceil_div(units, threads) * threads * unit_bytes
+        if shared <= most:
+            return Plan("shared", vector, threads, threads, n_rows, shared)
+    return Plan("split", vector)

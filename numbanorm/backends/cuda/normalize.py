@@ -1,0 +1,127 @@
+"""Normalisation: rows that stay on chip between statistics and writing, else two passes.
+
+Bytes moved are given in sizes of x, reads plus writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanorm.backends.cuda import _jit
+from numbanorm.backends.cuda._launch_norms import Plan, division, rows_plan, units_held
+from numbanorm.backends.cuda._norm_arithmetic import (
+    BETA_COLS,
+    EPS_ON_STD,
+    GAMMA_COLS,
+    KEEP_STATISTICS,
+    KEEP_VARIANCE,
+    PER_ELEMENT,
+    USE_MEAN,
+    compute_kind,
+    least_squares_sum,
+)
+from numbanorm.backends.cuda._norm_rows_kernels import norm_rows_registers
+from numbanorm.backends.cuda._norm_shared_kernels import norm_rows_shared
+
+Array = Any
+
+_KINDS: dict[Any, str] = {}
+
+
+def kind_of(dtype: Any) -> str:
+    """The dtype's name, which NumPy takes microseconds to spell."""
+    name = _KINDS.get(dtype)
+    if name is None:
+        name = _KINDS[dtype] = dtype.name
+    return name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the elements of rows lie, and which parameter belongs to them; see `_norm_rows_kernels`."""
+
+    n_rows: int
+    n_cols: int
+    #: Elements from a row to the next, in a segment, and from a segment's end to the next one.
+    stride: int
+    segment: int
+    gap: int
+    #: Parameters from a row, and from a segment, to the next.
+    row_step: int
+    segment_step: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    plan: Plan
+    kernel: Any
+    scalars: tuple[Any, ...]
+
+
+@lru_cache(maxsize=4096)
+def _on_chip_call(
+    kind: str, itemsize: int, vector: bool, layout: Layout, n_gamma: int, n_beta: int, flags: int, eps: float
+) -> _Call:
+    """The plan, and where rows fit on chip the kernel and its scalar arguments."""
+    plan = rows_plan(itemsize, vector, layout.n_rows, layout.n_cols)
+    if plan.tier == "split":
+        return _Call(plan, None, ())
+    if plan.tier == "registers":
+        kernel = norm_rows_registers(kind, vector, units_held(itemsize, vector))
+    else:
+        kernel = norm_rows_shared(kind, vector)
+    width = 16 // itemsize if vector else 1
+    if layout.segment % width:
+        flags |= PER_ELEMENT
+    magic, shift = division(layout.segment, layout.n_cols)
+    number = np.dtype(compute_kind(kind)).type
+    count = layout.n_cols
+    int32, int64 = np.int32, np.int64
+    scalars = (
+        *(int64(layout.n_rows), int32(count), int64(layout.stride), int64(layout.gap), np.uint32(magic), int32(shift)),
+        *(int32(v) for v in (n_gamma, n_beta, layout.row_step, layout.segment_step, plan.lanes, flags)),
+        *(number(v) for v in (count, 1 / count, least_squares_sum(kind, count, eps, bool(flags & EPS_ON_STD)), eps)),
+    )
+    return _Call(plan, kernel, scalars)
+
+
+def _aligned(*arrays: Array) -> bool:
+    address = 0
+    for array in arrays:
+        address |= array.data.ptr
+    return not address & 15
+
+
+def norm_rows(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    eps_on_std: bool,
+    use_mean: bool,
+    y: Array,
+    mean: Array,
+    rstd: Array,
+) -> None:
+    """Normalise each row of x (n_rows, n_cols), one parameter per column.
+
+    Moves 2 sizes of x, or 3 where rows do not fit on chip or are few and long.
+    """
+    n_rows, n_cols = x.shape
+    flags = USE_MEAN * use_mean | EPS_ON_STD * eps_on_std | KEEP_STATISTICS * bool(mean.size)
+    flags |= GAMMA_COLS * (gamma.size > 1) | BETA_COLS * (beta.size > 1)
+    vector = not n_cols * x.itemsize & 15 and _aligned(x, y, gamma, beta)
+    layout = Layout(n_rows, n_cols, n_cols, n_cols, 0, 0, 0)
+    call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
+    if call.kernel is None:
+        raise NotImplementedError
+    _launch(call, x, gamma, beta, y, mean, rstd)
+
+
+def _launch(call: _Call, *arrays: Array) -> None:
+    plan = call.plan
+    _jit.run(call.kernel, plan.grid, *arrays, *call.scalars, shared=plan.shared, threads=plan.threads)
