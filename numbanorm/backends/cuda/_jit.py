@@ -28,8 +28,8 @@ N_TICKETS = 1 << 14
 
 
 def device(function: Callable[..., Any]) -> Any:
-    """A function for kernels, always inlined."""
-    return cuda.jit(device=True, inline="always")(function)
+    """A function for kernels, inlined by LLVM (Numba's own inliner takes ten times as long)."""
+    return cuda.jit(device=True, forceinline=True)(function)
 
 
 class Kernel:

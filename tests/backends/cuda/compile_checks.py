@@ -9,6 +9,8 @@ import sysconfig
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 from cuda.bindings import nvjitlink
 
@@ -37,7 +39,9 @@ class Compiled:
 
 def compile_kernel(kernel, cc):
     """Compile and assemble a Kernel for a compute capability."""
-    ptx = kernel.ptx(cc)
+    device = SimpleNamespace(compute_capability=cc)  # which Numba asks for when it compiles device functions
+    with mock.patch("numba.cuda.dispatcher.get_current_device", lambda: device):
+        ptx = kernel.ptx(cc)
     cubin, log = _link(ptx, f"sm_{cc[0]}{cc[1]}")
     stack, stores, loads = map(
         int, re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log).groups()
