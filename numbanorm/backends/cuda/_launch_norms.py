@@ -81,3 +81,53 @@ def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Plan:
         if shared <= most:
             return Plan("shared", vector, threads, threads, n_rows, shared)
     return Plan("split", vector)
+
+
+@dataclass(frozen=True)
+class PiecesPlan:
+    """Rows in `n_chunks` pieces each, or short rows together in a block; `lanes` threads a piece."""
+
+    lanes: int
+    threads: int
+    n_chunks: int
+    grid: int
+
+
+def pieces_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> PiecesPlan:
+    """How rows are shared out that need nothing from one another."""
+    units = ceil_div(n_cols, ACCESS // itemsize if vector else 1)
+    held = units_held(itemsize, vector)
+    if units <= 32 * held:
+        wanted = max(ceil_div(units, held), min(units, 8 if vector else 32))
+        lanes = 1 << (wanted - 1).bit_length()
+        return PiecesPlan(lanes, SHORT_ROWS_THREADS, 1, ceil_div(n_rows, SHORT_ROWS_THREADS // lanes))
+    n_chunks = ceil_div(units, 256 * held)
+    lanes = 32 * ceil_div(ceil_div(ceil_div(units, n_chunks), held), 32)
+    n_chunks = ceil_div(units, lanes * held)
+    return PiecesPlan(lanes, lanes, n_chunks, n_rows * n_chunks)
+
+
+@dataclass(frozen=True)
+class ColumnsPlan:
+    """`tiles` of columns times `n_chunks` of rows; `lanes` threads beside each other in a block."""
+
+    lanes: int
+    tiles: int
+    rows_per_chunk: int
+    n_chunks: int
+
+    @property
+    def grid(self) -> int:
+        """Blocks."""
+        return self.tiles * self.n_chunks
+
+
+def columns_plan(units: int, n_rows: int, threads: int, rows_at_once: int, blocks: int) -> ColumnsPlan:
+    """How a matrix of `units` units a row is shared out when its columns keep something in registers."""
+    tiles = ceil_div(units, 64)
+    lanes = ceil_div(units, tiles)
+    tiles = ceil_div(units, lanes)
+    step = threads // lanes * rows_at_once
+    n_steps = ceil_div(n_rows, step)
+    steps = ceil_div(n_steps, max(1, min(n_steps, blocks // tiles)))
+    return ColumnsPlan(lanes, tiles, steps * step, ceil_div(n_steps, steps))

@@ -141,7 +141,7 @@ def choose_scale(kind: str) -> Any:
 
     @device
     def choose(m2, mean, tiny):
-        if not m2 - m2 == m2 - m2:
+        if m2 - m2 != m2 - m2:
             return down
         if m2 < tiny and -far < mean < far:
             return up
@@ -167,4 +167,3 @@ def reciprocal_std(kind: str) -> Any:
         return one / math.sqrt(var + small)
 
     return reciprocal
-

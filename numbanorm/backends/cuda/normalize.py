@@ -26,18 +26,9 @@ from numbanorm.backends.cuda._norm_arithmetic import (
 )
 from numbanorm.backends.cuda._norm_rows_kernels import norm_rows_registers
 from numbanorm.backends.cuda._norm_shared_kernels import norm_rows_shared
+from numbanorm.backends.cuda.affine import aligned, kind_of
 
 Array = Any
-
-_KINDS: dict[Any, str] = {}
-
-
-def kind_of(dtype: Any) -> str:
-    """The dtype's name, which NumPy takes microseconds to spell."""
-    name = _KINDS.get(dtype)
-    if name is None:
-        name = _KINDS[dtype] = dtype.name
-    return name
 
 
 @dataclass(frozen=True)
@@ -89,13 +80,6 @@ def _on_chip_call(
     return _Call(plan, kernel, scalars)
 
 
-def _aligned(*arrays: Array) -> bool:
-    address = 0
-    for array in arrays:
-        address |= array.data.ptr
-    return not address & 15
-
-
 def norm_rows(
     x: Array,
     gamma: Array,
@@ -114,7 +98,7 @@ def norm_rows(
     n_rows, n_cols = x.shape
     flags = USE_MEAN * use_mean | EPS_ON_STD * eps_on_std | KEEP_STATISTICS * bool(mean.size)
     flags |= GAMMA_COLS * (gamma.size > 1) | BETA_COLS * (beta.size > 1)
-    vector = not n_cols * x.itemsize & 15 and _aligned(x, y, gamma, beta)
+    vector = not n_cols * x.itemsize & 15 and aligned(x, y, gamma, beta)
     layout = Layout(n_rows, n_cols, n_cols, n_cols, 0, 0, 0)
     call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
     if call.kernel is None:
