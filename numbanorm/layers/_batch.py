@@ -128,7 +128,7 @@ class BatchNorm(TrackingLayer):
         mean, var = (self.running_mean, self.running_var) if updating or not training else (None, None)
         momentum = self._weight_of_new() if updating else 0.0
         batch = BatchNormSettings(momentum, self.eps, self.channel_axis, self.biased)
-        return batch(x, self.gamma, self.beta, mean, var, training=training, out=out).y
+        return batch(x, self.gamma, self.beta, mean, var, training=training, out=out)[0]
 
     def _degenerate(self, x: Array, out: Array | None) -> Array:
         """One value per channel in training."""
@@ -143,7 +143,7 @@ class BatchNorm(TrackingLayer):
         # Each value is its own mean, so that x - mean is zero and beta remains.
         batch = BatchNormSettings(0.0, self.eps, self.channel_axis, self.biased)
         mean, var = x.reshape(-1).copy(), np.zeros(self.num_features)
-        return batch(x, self.gamma, self.beta, mean, var, training=False, out=out).y
+        return batch(x, self.gamma, self.beta, mean, var, training=False, out=out)[0]
 
     def folded(self) -> tuple[Array, Array]:
         """(scale, shift), both (C,), such that evaluation is ``x * scale + shift``.
