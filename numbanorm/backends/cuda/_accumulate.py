@@ -117,9 +117,7 @@ def adder(kind: str, count: int, stride: int, careful: bool) -> Any:
             if e < int32(128):
                 k = max(int32(-max(e, int32(exponent_of(shift) - exponent_of(scale)))), int32(-MOST))
                 r = power_of_two(max(min(int32(k - exponent_of(scale)), int32(0)), int32(-126)))
-                s, h, a2, al2, b2, bl2 = once(
-                    x, first, scale * r, shift * r, a * r, al * r, b * r * r, bl * r * r
-                )
+                s, h, a2, al2, b2, bl2 = once(x, first, scale * r, shift * r, a * r, al * r, b * r * r, bl * r * r)
         return s, h, a2, al2, b2, bl2
 
     return in_range

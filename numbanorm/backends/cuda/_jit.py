@@ -17,7 +17,7 @@ import numpy as np
 from cuda.bindings import driver
 from cuda.core import Device, LaunchConfig, ObjectCode, Stream, launch
 from numba import cuda
-from numba.cuda import types
+from numba.cuda import libdevice, types
 
 from numbanorm.backends.cuda import _cubins
 
@@ -33,13 +33,20 @@ def device(function: Callable[..., Any]) -> Any:
 
 
 class Kernel:
-    """A kernel's source with the types of its parameters and its number of threads a block."""
+    """A kernel's source with the types of its parameters and its number of threads a block.
 
-    def __init__(self, name: str, function: Callable[..., Any], parameters: tuple[Any, ...], threads: int) -> None:
+    `bounds` is that number, or a pair with the blocks that shall fit on a multiprocessor,
+    which limits registers.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], parameters: tuple[Any, ...], bounds: int | tuple[int, int]
+    ) -> None:
         self.name = name
         self.function = function
         self.signature = types.void(*parameters)
-        self.threads = threads
+        self.bounds = bounds
+        self.threads = bounds if isinstance(bounds, int) else bounds[0]
         self.loaded: dict[int, Any] = {}
         self.shared: dict[int, int] = {}
 
@@ -48,7 +55,7 @@ class Kernel:
 
     def ptx(self, cc: tuple[int, int]) -> str:
         """Compile for a compute capability; needs neither driver nor device."""
-        options = {"device": False, "abi": "numba", "launch_bounds": self.threads}
+        options = {"device": False, "abi": "numba", "launch_bounds": self.bounds}
         ptx: str = cuda.compile(self.function, self.signature, cc=cc, **options)[0]
         return ptx
 
@@ -69,8 +76,8 @@ class Kernel:
         self.shared[ordinal] = n_bytes
 
 
-def kernel(make: Callable[..., tuple[Callable[..., Any], tuple[Any, ...], int]]) -> Callable[..., Kernel]:
-    """Turn a function that returns (kernel, parameter types, threads) into a cached maker of kernels.
+def kernel(make: Callable[..., tuple[Callable[..., Any], tuple[Any, ...], Any]]) -> Callable[..., Kernel]:
+    """Turn a function that returns (kernel, parameter types, bounds) into a cached maker of kernels.
 
     Its arguments are what the kernel is specialised for, and with its name say which kernel it is.
     """
@@ -78,9 +85,9 @@ def kernel(make: Callable[..., tuple[Callable[..., Any], tuple[Any, ...], int]])
     @cache
     @wraps(make)
     def made(*arguments: Any) -> Kernel:
-        function, parameters, threads = make(*arguments)
+        function, parameters, bounds = make(*arguments)
         name = f"{make.__module__.rsplit('.', 1)[-1]}.{make.__name__}({', '.join(map(str, arguments))})"
-        return Kernel(name, function, parameters, threads)
+        return Kernel(name, function, parameters, bounds)
 
     return made
 

@@ -123,3 +123,28 @@ def across_block(n_inner: int, vector: int, most: int) -> int:
     while rows * n_inner % vector:
         rows -= 1
     return rows
+
+
+class Weighted(NamedTuple):
+    """The launch for an x (n_outer, n_reduce, n_inner) of which some elements take part."""
+
+    width: int
+    n_tiles: int
+    n_splits: int
+    piece: int
+    n_blocks: int
+
+
+def weighted(n_outer: int, n_reduce: int, n_inner: int) -> Weighted:
+    """One column for each block where they are few, else a warp of them."""
+    width = 1 if n_inner == 1 else 32
+    n_tiles = -(-n_inner // width)
+    unit = 8 * 128 // width
+    wanted = min(-(-BUSY // (n_outer * n_tiles)), n_reduce // unit)
+    n_splits, piece = pieces(n_reduce, max(1, wanted), unit)
+    return Weighted(width, n_tiles, n_splits, piece, n_outer * n_tiles * n_splits)
+
+
+def combine_width(n_reduce: int, n_inner: int) -> int:
+    """Neighbouring columns that neighbouring threads of a block of 128 merge."""
+    return 128 if n_reduce <= 16 and n_inner > 8 else 8 if n_inner > 4 else 1

@@ -149,57 +149,57 @@ def column_accumulator(kind: str, vector: int, policy: str) -> Any:
     load, count = loader(kind, vector, policy), n_rows * vector
 
     @_jit.device
-    def sums_of(x, first, last, stride, sums):
-        r = cuda.local.array(count, number)
-        scale = cuda.local.array(vector, number)
-        shift = cuda.local.array(vector, number)
-        centre = cuda.local.array(vector, number)
-        a = cuda.local.array(vector, number)
-        al = cuda.local.array(vector, number)
-        b = cuda.local.array(vector, number)
-        bl = cuda.local.array(vector, number)
-        present = int32(0)
-        for u in range(n_rows):
-            i = first + u * stride
-            v = load(x, i, i < last)
-            for e in range(vector):
-                r[u * vector + e] = v[e]
-            if i < last:
-                present = int32(present + 1)
-        n = present
-        for e in range(vector):
-            centre[e], scale[e], shift[e] = start(r, e, number(present))
-            for u in range(n_rows):
-                r[u * vector + e] = r[u * vector + e] if u < present else centre[e]
-            zero = number(0)
-            scale[e], shift[e], a[e], al[e], b[e], bl[e] = add(r, e, scale[e], shift[e], zero, zero, zero, zero)
-        i = first + n_rows * stride
-        while i + (n_rows - 1) * stride < last:
+    def exponent_of_scale(factor):
+        return exponent_of(factor) if scaled else int32(0)
+
+    @_jit.device
+    def fetch(r, x, i, last, stride):
+        """The next rows into r; zeros from `last` on. How many there are."""
+        if i + (n_rows - 1) * stride < last:
             for u in range(n_rows):
                 v = load(x, i + u * stride, True)
                 for e in range(vector):
                     r[u * vector + e] = v[e]
+            return int32(n_rows)
+        present = int32(0)
+        for u in range(n_rows):
+            v = load(x, i + u * stride, i + u * stride < last)
             for e in range(vector):
-                scale[e], shift[e], a[e], al[e], b[e], bl[e] = add(
-                    r, e, scale[e], shift[e], a[e], al[e], b[e], bl[e]
-                )
-            n = int32(n + n_rows)
-            i += n_rows * stride
-        if i < last:
-            for u in range(n_rows):
-                v = load(x, i + u * stride, i + u * stride < last)
-                for e in range(vector):
-                    r[u * vector + e] = v[e] if i + u * stride < last else centre[e]
-                if i + u * stride < last:
-                    n = int32(n + 1)
-            for e in range(vector):
-                scale[e], shift[e], a[e], al[e], b[e], bl[e] = add(
-                    r, e, scale[e], shift[e], a[e], al[e], b[e], bl[e]
-                )
+                r[u * vector + e] = v[e]
+            if i + u * stride < last:
+                present = int32(present + 1)
+        return present
+
+    @_jit.device
+    def sums_of(x, i, last, stride, sums):
+        r = cuda.local.array(count, number)
+        scale = cuda.local.array(vector, number)
+        shift = cuda.local.array(vector, number)
+        a = cuda.local.array(vector, number)
+        al = cuda.local.array(vector, number)
+        b = cuda.local.array(vector, number)
+        bl = cuda.local.array(vector, number)
+        one, zero = number(1), number(0)
         for e in range(vector):
-            k = int32(0)
-            if scaled:
-                k = exponent_of(scale[e])
-            store_sums(sums, e, vector, number(n), centre[e], number(k), a[e], al[e], b[e], bl[e])
+            scale[e], shift[e], a[e], al[e], b[e], bl[e] = one, zero, zero, zero, zero, zero
+        n = int32(0)
+        while i < last:
+            present = fetch(r, x, i, last, stride)
+            if n == 0:
+                for e in range(vector):
+                    _, scale[e], shift[e] = start(r, e, number(present))
+            if present < n_rows:
+                for e in range(vector):
+                    centre = shift[e] * power_of_two(int32(-exponent_of_scale(scale[e])))
+                    for u in range(n_rows):
+                        r[u * vector + e] = r[u * vector + e] if u < present else centre
+            for e in range(vector):
+                scale[e], shift[e], a[e], al[e], b[e], bl[e] = add(r, e, scale[e], shift[e], a[e], al[e], b[e], bl[e])
+            n = int32(n + present)
+            i += n_rows * stride
+        for e in range(vector):
+            k = exponent_of_scale(scale[e])
+            centre = shift[e] * power_of_two(int32(-k))
+            store_sums(sums, e, vector, number(n), centre, number(k), a[e], al[e], b[e], bl[e])
 
     return sums_of

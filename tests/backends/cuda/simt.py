@@ -323,7 +323,8 @@ class _Thread:
 
     def _run(self, launch):
         try:
-            launch.function(*launch.args)
+            with np.errstate(all="ignore"):  # a greenlet has its own
+                launch.function(*launch.args)
         except GreenletExit:
             raise
         except BaseException as error:
@@ -387,15 +388,15 @@ class _Launch:
         every = waiting = self.in_order(list(block.threads))
         here = getcurrent()
         try:
-            with np.errstate(all="ignore"):
-                while waiting:
-                    moved = [thread for thread in waiting if thread.waits is None or thread.waits.done]
-                    moved = [self.step(thread, here) for thread in moved]
-                    waiting = [thread for thread in waiting if not thread.greenlet.dead]
-                    if waiting and not moved:
-                        raise SimulationError(f"deadlock: {self.who_waits(waiting)}")
-                    if self.random:
-                        self.random.shuffle(waiting)
+            while waiting:
+                moved = [thread for thread in waiting if thread.waits is None or thread.waits.done]
+                for thread in moved:
+                    self.step(thread, here)
+                waiting = [thread for thread in waiting if not thread.greenlet.dead]
+                if waiting and not moved:
+                    raise SimulationError(f"deadlock: {self.who_waits(waiting)}")
+                if self.random:
+                    self.random.shuffle(waiting)
         finally:
             for thread in every:
                 if not thread.greenlet.dead:
