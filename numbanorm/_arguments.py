@@ -42,7 +42,7 @@ def as_parameter(name: str, value: Any) -> Array | None:
     """gamma, beta or the like as a real numeric array; None stays None."""
     if value is None:
         return None
-    parameter = as_array(value, name)
+    parameter = value if type(value) is np.ndarray else as_array(value, name)
     if not is_float(parameter.dtype) and parameter.dtype.kind not in "iub":
         raise unsupported_dtype(name, parameter.dtype)
     return parameter

@@ -27,24 +27,12 @@ Axes = tuple[int, ...]
 
 #: A last run shorter than this is merged with its neighbour before parameters are applied.
 SHORT_RUN = 64
+#: Dtypes of statistics that launchers take.
+_GIVEN = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def empty(place: Any, shape: Axes, dtype: np.dtype[Any], lay: _layout.Storage) -> Array:
-    """Uninitialised memory for an output, dense, with its axes in the storage order of `lay`.
-
-    Every output of x's size is allocated here.
-    """
-    if lay.c_order:
-        return place.empty(shape, dtype)  # type: ignore[no-any-return]
-    return place.empty(tuple(shape[axis] for axis in lay.order), dtype).transpose(_inverse(lay.order))  # type: ignore[no-any-return]
-
-
-class Parameters(NamedTuple):
-    """gamma and beta over the axes `features`: with x's shape there, or flat; or None."""
-
-    features: Axes = ()
-    gamma: Array | None = None
-    beta: Array | None = None
+#: The axes of parameters, then gamma and beta: with x's shape over these, or flat; or None.
+Parameters = tuple[Axes, Array | None, Array | None]
 
 
 class Scale(NamedTuple):
@@ -71,6 +59,9 @@ class _Plan:
     """All that can be known of a norm without its numbers."""
 
     lay: _layout.Storage
+    #: Shape of x in storage order; what restores the order of its axes, or None if they are in order.
+    stored: Axes
+    transposed: Axes | None
     #: Whether kernels can read an x of this kind where it lies.
     dense: bool
     dtype: np.dtype[Any]
@@ -82,10 +73,6 @@ class _Plan:
     kept: Axes
     restored: Axes
     statistics: Axes
-
-    @property
-    def c_order(self) -> bool:
-        return self.norm.c_order
 
 
 @lru_cache(maxsize=4096)
@@ -100,6 +87,8 @@ def _plan(shape: Axes, strides: Axes, dtype: np.dtype[Any], reduced: Axes, featu
     kept = tuple(axis for axis in lay.order if axis not in reduced)
     return _Plan(
         lay,
+        tuple(shape[axis] for axis in lay.order) if not norm.c_order else shape,
+        None if norm.c_order else _inverse(lay.order),
         dense and dtype == norm_dtype(dtype),
         norm_dtype(dtype),
         compute_dtype(dtype),
@@ -109,6 +98,15 @@ def _plan(shape: Axes, strides: Axes, dtype: np.dtype[Any], reduced: Axes, featu
         _inverse(kept),
         tuple(1 if axis in reduced else n for axis, n in enumerate(shape)),
     )
+
+
+def empty(place: Any, plan: _Plan) -> Array:
+    """Uninitialised memory for an output, dense, with its axes in x's storage order.
+
+    Every output of x's size is allocated here.
+    """
+    y: Array = place.empty(plan.stored, plan.dtype)
+    return y if plan.transposed is None else y.transpose(plan.transposed)
 
 
 def _dense_strides(shape: Axes, order: Axes, itemsize: int) -> Axes:
@@ -177,26 +175,20 @@ def apply(
     features, gamma, beta = parameters
     place = _arrays.place_of(x)
     plan = _plan(x.shape, x.strides, x.dtype, reduced, features, False)
-    mean, var = _given(backend, place, plan, mean, var, out)
+    dtype = mean.dtype if mean.dtype == var.dtype and mean.dtype in _GIVEN else _GIVEN[-1]
+    dtype = statistics_dtype(backend, dtype, plan.compute)
+    mean, var = place.dense(mean, dtype), place.dense(var, dtype)
+    if out is not None:
+        mean, var = (place.duplicate(s) if place.overlap(out, s) else s for s in (mean, var))
     source, y, plan = _source_and_output(place, x, out, parameters, plan, (reduced, features, False))
-    shaped = mean.reshape(plan.statistics), var.reshape(plan.statistics)
     if x.size:
-        _apply(backend, place, source, y, plan, *shaped, gamma, beta, scale)
+        _apply(backend, place, source, y, plan, mean, var, gamma, beta, scale)
     if out is not None:
         y = _delivered(place, y, out)
-    return (y, *saved(x, place.duplicate(shaped[0]), shaped[1], scale)) if want else (y,)
-
-
-def _given(backend: Any, place: Any, plan: _Plan, mean: Array, var: Array, out: Array | None) -> tuple[Array, Array]:
-    """Statistics of one dtype that launchers take; copies where `out` overlaps them."""
-    dtype = mean.dtype
-    if dtype != var.dtype or dtype.char not in "fd" or not dtype.isnative:
-        dtype = np.dtype(np.float64)
-    dtype = statistics_dtype(backend, dtype, plan.compute)
-    overlap = out is not None and any(place.overlap(out, statistic) for statistic in (mean, var))
-    given = (place.dense(statistic, dtype) for statistic in (mean, var))
-    mean, var = (place.duplicate(statistic) for statistic in given) if overlap else given
-    return mean, var
+    if not want:
+        return (y,)
+    mean, var = place.duplicate(mean).reshape(plan.statistics), var.reshape(plan.statistics)
+    return (y, *saved(x, mean, var, scale))
 
 
 def statistics_dtype(backend: Any, dtype: np.dtype[Any], compute: np.dtype[Any]) -> np.dtype[Any]:
@@ -214,7 +206,7 @@ def _source_and_output(
     """
     usable = plan.dense and place.is_aligned(x)
     if out is None or not _can_hold(place, out, x, plan.dtype, parameters):
-        y = empty(place, x.shape, plan.dtype, plan.lay)
+        y = empty(place, plan)
     else:
         y = np.asarray(out) if place is _arrays.HOST else out  # a subclass may have its own idea of reshape
         own = _plan(y.shape, y.strides, y.dtype, *roles)
@@ -273,7 +265,7 @@ def _normalize_fused(
     """One launch; statistics shaped to broadcast against x, if wanted."""
     norm = plan.norm
     gammas, betas = _flat(place, gamma, 1, plan), _flat(place, beta, 0, plan)
-    source, target = norm.arranged(x), norm.arranged(y)
+    source, target = (x, y) if norm.c_order else (norm.arranged(x), norm.arranged(y))
     if source.shape != norm.view:
         source, target = source.reshape(norm.view), target.reshape(norm.view)
     eps, eps_on_std, use_mean, _ = scale
@@ -298,7 +290,7 @@ def _normalize_fused(
 
 def _restored(statistic: Array, plan: _Plan) -> Array:
     """A statistic in storage order of the kept axes, shaped to broadcast against x."""
-    if plan.c_order:
+    if plan.transposed is None:
         return statistic.reshape(plan.statistics)
     return statistic.reshape(plan.kept).transpose(plan.restored).reshape(plan.statistics)
 
@@ -328,8 +320,10 @@ def _normalize_in_two(
     dtype = statistics_dtype(backend, np.dtype(np.float64), plan.compute)
     mean, var = place.empty(n, dtype), place.empty(n, dtype)
     backend.finish_moments(*flat, scale.ddof, scale.use_mean, False, mean, var)
-    mean, var = mean.reshape(plan.statistics), var.reshape(plan.statistics)
     _apply(backend, place, x, y, plan, mean, var, gamma, beta, scale)
+    if not want:
+        return ()
+    mean, var = mean.reshape(plan.statistics), var.reshape(plan.statistics)
     return saved(x, mean, var, scale) if want == "rstd" else (mean, var)
 
 
@@ -345,13 +339,23 @@ def _apply(
     beta: Array | None,
     scale: Scale,
 ) -> None:
-    """y = (x - mean) * rstd * gamma + beta over the runs of the plan; statistics have x's rank."""
+    """y = (x - mean) * rstd * gamma + beta over the runs of the plan; statistics in C order of x's kept axes."""
     norm = plan.norm
-    statistics = (place.dense(norm.arranged(s)).reshape(norm.per_statistic) for s in (mean, var))
-    flat = (_flat(place, gamma, 1, plan), _flat(place, beta, 0, plan))
-    scales = (p.reshape(norm.per_parameter if p.size > 1 else (1,) * len(norm.cube)) for p in flat)
-    views = (norm.arranged(a).reshape(norm.cube) for a in (x, y))
-    _apply_runs(backend, place, (scale.eps, scale.eps_on_std), *views, *statistics, *scales)
+    if not norm.c_order:
+        x, y = norm.arranged(x), norm.arranged(y)
+        mean, var = (place.dense(norm.arranged(s.reshape(plan.statistics))) for s in (mean, var))
+    gammas, betas = _flat(place, gamma, 1, plan), _flat(place, beta, 0, plan)
+    _apply_runs(
+        backend,
+        place,
+        (scale.eps, scale.eps_on_std),
+        x.reshape(norm.cube),
+        y.reshape(norm.cube),
+        mean.reshape(norm.per_statistic),
+        var.reshape(norm.per_statistic),
+        gammas.reshape(norm.per_parameter if gammas.size > 1 else norm.single),
+        betas.reshape(norm.per_parameter if betas.size > 1 else norm.single),
+    )
 
 
 def _apply_runs(

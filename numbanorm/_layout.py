@@ -140,7 +140,7 @@ class Normalization:
     ``launcher`` is the fused one that takes x reshaped to ``view``, or None where only
     moments and affine together serve. ``runs`` and ``roles`` describe x; to apply given
     statistics it is reshaped to ``cube`` (the runs, three or more), these to ``per_statistic``
-    and the parameters to ``per_parameter``.
+    and the parameters to ``per_parameter``, or to ``single`` where one serves all.
     """
 
     order: Ints
@@ -152,6 +152,7 @@ class Normalization:
     cube: Ints
     per_statistic: Ints
     per_parameter: Ints
+    single: Ints
 
     def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
         """x with its axes in storage order."""
@@ -202,6 +203,6 @@ def normalization(
     launcher, view = _fused(runs, word, channels)
     cubes = (
         (1,) * (3 - len(runs)) + tuple(n if role in varying else 1 for n, role in zip(runs, word, strict=True))
-        for varying in ("kKrR", "kK", "KR")
+        for varying in ("kKrR", "kK", "KR", "")
     )
     return Normalization(lay.order, lay.c_order, launcher, view, runs, word, *cubes)

@@ -41,19 +41,25 @@ def channel_parameters(gamma: Any, beta: Any, channels: int, axis: int) -> Param
         raise wrong_length("gamma", expected, gamma.shape)
     if beta is not None and beta.shape != expected:
         raise wrong_length("beta", expected, beta.shape)
-    return Parameters((axis,), gamma, beta)
+    return (axis,), gamma, beta
+
+
+@lru_cache(maxsize=4096)
+def shape_over(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths of some axes."""
+    return tuple(shape[axis] for axis in axes)
 
 
 def axis_parameters(gamma: Any, beta: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Parameters:
     """gamma and beta with the shape of x over `axes`."""
     gamma, beta = as_parameter("gamma", gamma), as_parameter("beta", beta)
     if gamma is not None or beta is not None:
-        expected = tuple([shape[axis] for axis in axes])
+        expected = shape_over(shape, axes)
         if gamma is not None and gamma.shape != expected:
             raise wrong_parameter_shape("gamma", expected, gamma.shape)
         if beta is not None and beta.shape != expected:
             raise wrong_parameter_shape("beta", expected, beta.shape)
-    return Parameters(axes, gamma, beta)
+    return axes, gamma, beta
 
 
 def channel_axis_of(x: Array, channel_axis: int) -> int:

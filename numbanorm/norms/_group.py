@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from numbanorm import _engine
 from numbanorm._arrays import HOST, place_of
-from numbanorm._engine import Parameters, checked_scale
+from numbanorm._engine import checked_scale
 from numbanorm._errors import check_groups, degenerate_batch
 from numbanorm._guests import everywhere
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, other_axes, sample_axis_of
@@ -86,7 +86,7 @@ def group_norm(
     # Splitting an axis never copies, so `out` is still written in place.
     target = None if out is None else (np.asarray(out) if place_of(out) is HOST else out).reshape(shape)
     reduced = other_axes(len(shape), axis, sample_axis_of(axis) + (axis == 0))
-    features = Parameters((axis, axis + 1), gamma, beta)
+    features = ((axis, axis + 1), gamma, beta)
     want = "rstd" if return_stats else ""
     y, *statistics = _engine.normalize(backend, array.reshape(shape), reduced, features, scale, out=target, want=want)
     y = out if out is not None else y.reshape(array.shape)

@@ -83,7 +83,7 @@ def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Para
     gamma, beta = as_parameter("gamma", gamma), as_parameter("beta", beta)
     given = [p for p in (gamma, beta) if p is not None]
     if not given:
-        return Parameters()
+        return (), None, None
     for name, parameter in (("gamma", gamma), ("beta", beta)):
         try:
             fits = parameter is None or np.broadcast_shapes(parameter.shape, shape) == shape
@@ -99,4 +99,4 @@ def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Para
     def spread(parameter: Array | None) -> Array | None:
         return None if parameter is None else np.broadcast_to(parameter, varying).reshape(compact)
 
-    return Parameters(features, spread(gamma), spread(beta))
+    return features, spread(gamma), spread(beta)
