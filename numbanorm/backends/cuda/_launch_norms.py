@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from numbanorm.backends.cuda._launch_moments import BUSY, MERGED, NARROW, across_block, column_threads, pieces
+
 #: Multiprocessors that blocks are shared out to.
 MULTIPROCESSORS = 132
 #: Bytes of an access where pointers and rows allow it.
@@ -39,6 +41,21 @@ class Plan:
     def reads(self) -> int:
         """How often x is read from memory."""
         return 2 if self.tier == "split" else 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the elements of rows lie, and which parameter belongs to them; see :mod:`._norm_rows_kernels`."""
+
+    n_rows: int
+    n_cols: int
+    #: Elements from a row to the next, in a segment, and from a segment's end to the next one.
+    stride: int
+    segment: int
+    gap: int
+    #: Parameters from a row, and from a segment, to the next.
+    row_step: int
+    segment_step: int
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -131,3 +148,56 @@ def columns_plan(units: int, n_rows: int, threads: int, rows_at_once: int, block
     n_steps = ceil_div(n_rows, step)
     steps = ceil_div(n_steps, max(1, min(n_steps, blocks // tiles)))
     return ColumnsPlan(lanes, tiles, steps * step, ceil_div(n_steps, steps))
+
+
+#: Blocks of statistics that a device holds at a time, twice.
+STATISTICS_BLOCKS = 2 * 4 * MULTIPROCESSORS
+#: Threads of such a block, and the elements that it has in flight.
+STATISTICS_THREADS = 256
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """Each row in `n_splits` pieces of `piece` elements, the last one shorter."""
+
+    n_splits: int
+    piece: int
+
+
+def split_plan(itemsize: int, n_rows: int, n_cols: int) -> SplitPlan:
+    """How rows are cut for their statistics."""
+    step = STATISTICS_THREADS * (8 if itemsize == 8 else 16)
+    n_splits = max(1, min(ceil_div(STATISTICS_BLOCKS, n_rows), n_cols // step))
+    unit = STATISTICS_THREADS * ACCESS // itemsize
+    piece = unit * ceil_div(n_cols, n_splits * unit)
+    return SplitPlan(ceil_div(n_cols, piece), piece)
+
+
+@dataclass(frozen=True)
+class ChannelsPlan:
+    """Channels along the last axis: tiles of `width` units, or `across` rows behind each other if 0."""
+
+    vector: int
+    width: int
+    across: int
+    n_tiles: int
+    n_splits: int
+    piece: int
+
+
+def channels_last_plan(itemsize: int, aligned: bool, n_rows: int, n_channels: int) -> ChannelsPlan:
+    """How x (n_rows, n_channels) is cut for the statistics of its columns."""
+    full = ACCESS // itemsize
+    vector = full if aligned and n_rows * n_channels % full == 0 else 1
+    threads = column_threads(vector)
+    across = across_block(n_channels, vector, threads * vector)
+    if n_channels <= NARROW and across:
+        width, n_tiles, unit = 0, 1, across
+    else:
+        vector = full if aligned and n_channels % full == 0 else 1
+        threads = column_threads(vector)
+        width = 8 if vector > 1 else 32
+        n_tiles, unit, across = ceil_div(n_channels, width * vector), threads // width, 1
+    wanted = min(ceil_div(BUSY, n_tiles), MERGED, n_rows // (4 * unit))
+    n_splits, piece = pieces(n_rows, max(1, wanted), unit)
+    return ChannelsPlan(vector, width, across, n_tiles, n_splits, piece)
