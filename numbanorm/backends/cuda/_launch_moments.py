@@ -19,6 +19,8 @@ PIECE = 32 << 10
 THREADS = 256
 #: Elements for each lane that rows of a few lanes aim at.
 PER_LANE = 32
+#: Longest rows that a warp sums by itself.
+LONG = 16384
 #: Rows up to this length are summed with exact differences (see ``_accumulate.adder``).
 CAREFUL = 64
 
@@ -48,12 +50,12 @@ class Rows(NamedTuple):
 def rows(kind: str, n_rows: int, n_cols: int, aligned: bool) -> Rows:
     """Lanes for each row, pieces of each row. `aligned`: x begins at a multiple of 16 bytes."""
     size = item_size(kind)
-    vector = VECTOR[kind] if aligned and (n_cols % VECTOR[kind] == 0 or n_rows == 1 and False) else 1
+    vector = VECTOR[kind] if aligned and n_cols % VECTOR[kind] == 0 else 1
     lanes = 1
     while lanes < 32 and lanes * PER_LANE < n_cols:
         lanes *= 2
-    # A warp for each row would leave multiprocessors without work, or one row too long for its lanes.
-    if n_cols > 32 * 128 or (n_cols >= 1024 and n_rows < BUSY):
+    # A block for each row where warps would be too few, or have too much to do.
+    if n_cols > LONG or (n_cols > 2048 and n_rows < 4 * BUSY) or (n_cols >= 1024 and n_rows < BUSY):
         lanes = THREADS
     if lanes < THREADS:
         return Rows(vector, lanes, 1, n_cols, -(-n_rows // (THREADS // lanes)), n_cols <= CAREFUL)
@@ -102,7 +104,7 @@ def cols(kind: str, n_outer: int, n_reduce: int, n_inner: int, aligned: bool) ->
         vector = full if aligned and n_inner % full == 0 else 1
         n_blocks = -(-n_outer * n_inner // (column_threads(vector) * vector))
         return Cols(vector, False, 0, 1, 1, 1, n_reduce, n_blocks)
-    vector = full if aligned and plane % full == 0 and (n_outer == 1 or plane % full == 0) else 1
+    vector = full if aligned and plane % full == 0 else 1
     threads = column_threads(vector)
     across = across_block(n_inner, vector, threads * vector)
     if n_inner <= NARROW and across:
