@@ -198,7 +198,7 @@ class Device:
         return function(*arrays)  # type: ignore[no-any-return]
 
     def result(self, array: Array) -> Any:
-        """What a reduction returns: an array, of no dimensions where NumPy has a scalar, because nobody waits for it."""
+        """What a reduction returns: an array even of no dimensions, because a scalar would be waited for."""
         return array
 
     def to_host(self, array: Any) -> Array:

@@ -103,6 +103,16 @@ def cupy_view(array: Any) -> Any:
     return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0), strides)
 
 
+def as_host(array: Any) -> Any:
+    """Any array as NumPy's; a device's is waited for."""
+    if not is_device_array(array):
+        return np.asarray(array)
+    view = cupy_view(array)
+    device = _arrays.device()
+    with device.at(view.data.device_id, _stream_of(array)):
+        return device.to_host(view)
+
+
 def _dtype(typestr: str) -> np.dtype[Any]:
     """Of an array interface; two bytes of no type are a bfloat16, as ml_dtypes and torch write it."""
     if typestr[1:] == "V2":

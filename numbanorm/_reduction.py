@@ -22,7 +22,7 @@ Axes = tuple[int, ...]
 
 
 def moments(x: Array, axes: Axes, where: Array | None = None, backend: Any = None) -> Array:
-    """Count, mean and m2 of x over `axes`: float64 of shape (3, *kept axes).
+    """Count, mean and m2 of x over `axes`: float64 of shape (3, *kept axes), dense.
 
     `where` is a boolean array that broadcasts to x's shape. In host memory no temporary of
     x's size is made: arrays with gaps are gathered piece by piece, and parts are merged as
@@ -30,9 +30,10 @@ def moments(x: Array, axes: Axes, where: Array | None = None, backend: Any = Non
     """
     place = _arrays.place_of(x)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
-    out: Array = place.zeros((3, *(x.shape[axis] for axis in kept)))
+    shape = (3, *(x.shape[axis] for axis in kept))
     if x.size == 0:
-        return out
+        return place.zeros(shape)  # type: ignore[no-any-return]
+    out: Array = place.empty(shape, np.float64)
     backend = backend or get_backend(x)
     if place is not _arrays.HOST and not is_float(x.dtype):
         x = place.dense(x, np.dtype(np.float64))
@@ -41,7 +42,7 @@ def moments(x: Array, axes: Axes, where: Array | None = None, backend: Any = Non
     if where is not None:
         where = _in_storage_order(np.broadcast_to(where, x.shape), lay)
     target = _in_storage_order(out, _layout.kept_storage(lay, axes))
-    result = target if target.flags.c_contiguous else place.zeros(target.shape)
+    result = target if target.flags.c_contiguous else place.empty(target.shape, np.float64)
     _visit(backend, place, _in_storage_order(x, lay), where, roles, result)
     if result is not target:
         place.copy(target, result)
