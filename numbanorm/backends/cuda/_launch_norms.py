@@ -16,6 +16,8 @@ MULTIPROCESSORS = 132
 ACCESS = 16
 #: Shared memory that a block may have for a row, beside its few static numbers.
 SHARED_BYTES = (227 - 2) << 10
+#: Threads for a row in shared memory where a multiprocessor holds several rows, and where it holds one.
+SHARED_THREADS = 512, 1024
 #: Up to this a multiprocessor holds two rows, and one is loaded while the other is written.
 HALF_SHARED = 110 << 10
 #: Threads of a block that many short rows share.
@@ -93,7 +95,7 @@ def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Plan:
         lanes = 32 * ceil_div(ceil_div(units, held), 32)
         return Plan("registers", vector, lanes, lanes, n_rows)
     unit_bytes = ACCESS if vector else max(itemsize, 4)
-    for threads, most in ((512, HALF_SHARED), (1024, SHARED_BYTES)):
+    for threads, most in zip(SHARED_THREADS, (HALF_SHARED, SHARED_BYTES), strict=True):
         shared = ceil_div(units, threads) * threads * unit_bytes
         if shared <= most:
             return Plan("shared", vector, threads, threads, n_rows, shared)

@@ -63,6 +63,8 @@ def finisher(kind: str) -> Any:
     """``finish(i, sums..., arrays..., n as a pair, 1 / n, eps, flags)``: statistics of row i to all that want them."""
     number, reciprocal = real(kind), reciprocal_std(kind)
     zero = number(0)
+    # Numbers that are not all equal differ by more of their mean, if fewer than 2**40.
+    equal = number(2.0**-150 if kind == "float64" else 2.0**-92)
 
     @device
     def finish(i, c, k, a, al, b, bl, centre, rest, ready, first, second, n, nl, inverse, eps, flags):
@@ -71,8 +73,12 @@ def finisher(kind: str) -> Any:
         m2, m2l = m2_of(a, al, b, bl, q, ql)
         v, vl = quotient(m2, m2l, n, nl, inverse)
         v = v + vl if m2 > zero else m2
+        scaled = mean * number(power_of_two(k))
+        if v < scaled * scaled * equal:
+            v = zero
+            if flags & USE_MEAN:
+                k = int32(0)
         if not flags & USE_MEAN:
-            scaled = mean * power_of_two(k)
             v = cuda.fma(scaled, scaled, v)
             mean = zero
             low = zero

@@ -81,13 +81,11 @@ def assert_groups(x, gamma, beta, *options, n_statistics=0, **how):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(
-    ("n_channels", "n_inner"), [(1, 1), (3, 1), (8, 1), (1, 49), (4, 16), (4, 14), (2, 520), (3, 700)]
-)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (8, 1), (1, 49), (4, 16), (4, 14), (2, 520)])
 def test_groups(simulator, shape, dtype):
     n_channels = shape[0]
     x, rng = sample((4, *shape), dtype)
-    for lengths in ((n_channels, n_channels), (4 * n_channels, 1), (1, 2 * n_channels)):
+    for lengths in ((4 * n_channels, 1), (1, 2 * n_channels)):
         assert_groups(x, *parameters(x, rng, *lengths), 0.1, False, True, n_statistics=4)
     assert_groups(x, *parameters(x, rng, n_channels, n_channels), 0.1, True, False, offset=1)
 
@@ -167,3 +165,85 @@ def test_split_groups_and_mean_squares(simulator, splits_early, dtype):
     assert_rows(x, *parameters(x, rng, 1, 5000), 0.1, False, False, n_statistics=2)
     x, rng = sample((90, 3, 1), dtype)
     assert_channels(x, *parameters(x, rng, 1, 3), 0.1, True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n_cols", [1040, 1043])
+def test_rows_in_shared_memory(every_order, monkeypatch, n_cols, dtype):
+    if every_order.order != "random:1" and dtype != "float32":
+        return
+    monkeypatch.setattr(_launch_norms, "REGISTERS_THREADS", 16)
+    monkeypatch.setattr(_launch_norms, "SHARED_THREADS", (64, 128))
+    clear_plans()
+    x, rng = sample((2, n_cols), dtype)
+    assert_rows(x, *parameters(x, rng, n_cols, n_cols), 0.1, False, True, n_statistics=2)
+    assert_rows(x, *parameters(x, rng, n_cols, 1), 0.1, True, False, in_place=True)
+    x, rng = sample((2, 4, n_cols // 4), dtype)
+    assert_groups(x, *parameters(x, rng, 4, 8), 0.1, True, True, n_statistics=2)
+    assert_channels(x, *parameters(x, rng, 4, 1), 0.1, False)
+    assert all(shared for _, _, shared in every_order.launches[:3])
+    clear_plans()
+
+
+def hard(name, shape):
+    """(x, eps): numbers that break what is only right for numbers near 1."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape)
+    return {
+        "far mean": (x + 1e4, 1e-5),
+        "farther": (x + 1e6, 1e-5),
+        "huge": (x * 1e30, 1e-5),
+        "huge, far": ((x + 100) * 1e30, 1e-5),
+        "tiny": (x * 1e-30, 0.0),
+        "tiny, hidden": (x * 1e-30, 1e-5),
+        "tiny, far": ((x + 1e4) * 1e-30, 1e-38),
+        "equal": (np.full(shape, 12345.678), 1e-5),
+        "equal and huge": (np.full(shape, 1.2345e30), 1e-5),
+        "zeros": (np.zeros(shape), 1e-5),
+        "outlier": (np.where(np.arange(shape[-1]) == 3, 1e6, x), 1e-5),
+    }[name]
+
+
+HARD = "far mean,farther,huge,huge; far,tiny,tiny; hidden,tiny; far,equal,equal and huge,zeros,outlier"
+
+
+def assert_hard(ours, theirs):
+    assert_normalized(ours[0], theirs[0])
+    with np.errstate(over="ignore"):
+        expected = theirs[1].astype(np.float32), theirs[2].astype(np.float32)
+    # A mean may be off by a rounding of the deviations that it comes from.
+    np.testing.assert_allclose(ours[1], expected[0], rtol=1.2e-7, atol=1.2e-7 / np.abs(theirs[2]).min())
+    np.testing.assert_allclose(ours[2], expected[1], rtol=2.4e-7)
+
+
+@pytest.mark.parametrize("on_std", [False, True])
+@pytest.mark.parametrize("name", HARD.replace("; ", "^").split(","))
+def test_hard_rows(simulator, splits_early, name, on_std):
+    for shape in ((2, 40), (1, 1500), (1, 130), (2, 9000)):
+        x, eps = hard(name.replace("^", ", "), shape)
+        x, one, zero = x.astype(np.float32), np.ones(1, np.float32), np.zeros(1, np.float32)
+        arguments = x, one, zero, eps, on_std, True
+        ours = on_cuda(normalize.norm_rows, *arguments, n_statistics=len(x))
+        assert_hard(ours, on_reference(reference.norm_rows, *arguments, n_statistics=len(x)))
+
+
+@pytest.mark.parametrize("name", HARD.replace("; ", "^").split(","))
+def test_hard_channels_last(simulator, name):
+    x, eps = hard(name.replace("^", ", "), (3, 200))
+    x, one, zero = x.T.astype(np.float32)[:, :, None].copy(), np.ones(1, np.float32), np.zeros(1, np.float32)
+    ours = on_cuda(normalize.norm_channels, x, one, zero, eps, False, n_statistics=3)
+    theirs = on_reference(reference.norm_channels, x, np.ones(3), np.zeros(3), eps, False, n_statistics=3)
+    assert_normalized(ours[0], theirs[0])
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("shape", [(2, 40), (2, 9000)])
+def test_one_bad_element_spoils_its_row_only(simulator, splits_early, shape, bad):
+    x, _ = sample(shape, "float32")
+    x[0, 5] = bad
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    y, mean, rstd = on_cuda(normalize.norm_rows, x, one, zero, 1e-5, False, True, n_statistics=2)
+    assert np.isnan(y[0]).all()
+    assert np.isnan(rstd[0])
+    assert np.isfinite(y[1]).all()
+    assert np.isfinite([mean[1], rstd[1]]).all()
