@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from numbanorm.backends.cuda._arithmetic import N_SUMS
 from numbanorm.backends.cuda._intrinsics import VECTOR
 
 #: Blocks that keep every multiprocessor busy, and blocks enough that the last wave costs little.
@@ -114,9 +115,14 @@ def cols(kind: str, n_outer: int, n_reduce: int, n_inner: int, aligned: bool) ->
         threads = column_threads(vector)
         width = 8 if vector > 1 else 32
         n_tiles, unit, across = -(-n_inner // (width * vector)), threads // width, 1
-    wanted = min(-(-BUSY // (n_outer * n_tiles)), MERGED, n_reduce // (4 * unit))
+    wanted = min(-(-BUSY // (n_outer * n_tiles)), MERGED, n_reduce // max(4 * unit, worth_a_part(kind)))
     n_splits, piece = pieces(n_reduce, max(1, wanted), unit)
     return Cols(vector, True, width, across, n_tiles, n_splits, piece, n_outer * n_tiles * n_splits)
+
+
+def worth_a_part(kind: str) -> int:
+    """Rows for which a part is worth its bytes: it is an eighth of them, which stays in the L2."""
+    return 8 * 2 * N_SUMS * (8 if kind == "float64" else 4) // item_size(kind)
 
 
 def across_block(n_inner: int, vector: int, most: int) -> int:

@@ -123,6 +123,6 @@ def row_sums(kind: str, vector: int, lanes: int, split: bool, final: bool, caref
 
     partial, output, index = pointer(working(kind)), pointer(kind), types.int64
     signature = (pointer(kind), partial, pointer("uint32"), output, output, index, index, index, index)
-    # 1280 threads with 64 bytes each (32 of 16-bit kinds) on their way keep the memory busy.
-    resident = 3 if kind == "float64" else 4 if careful else 5
+    # 1024 threads with 64 bytes each (32 of 16-bit kinds) on their way keep the memory busy.
+    resident = 3 if kind == "float64" else 4
     return row_sums, (*signature, *_finish.parameters(kind)), (THREADS, resident)

@@ -63,7 +63,7 @@ def test_rows(every_order, kind, shape):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_in_pieces(every_order, kind):
-    x = sample((1, 70_000 if kind != "float64" else 20_000), kind)
+    x = sample((1, 18_000 if kind in ("float32", "float64") else 34_000), kind)
     assert_close(*on_device("mean_var_rows", x, 1, False), x, STORED[kind], ddof=1)
     assert every_order.launches[-1][1] > 1
 
@@ -80,13 +80,12 @@ COLUMNS = [
     (1, 600, 3),  # narrow: rows behind each other
     (2, 300, 33),
     (1, 3000, 4),  # narrow, in pieces
-    (1, 100, 72),  # tiles
-    (1, 300, 64),
-    (1, 1100, 96),  # tiles, in pieces
+    (1, 100, 40),
+    (1, 300, 72),  # tiles, in pieces
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("shape", COLUMNS, ids=str)
 def test_columns(every_order, kind, shape):
     x = sample(shape, kind)
