@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanorm._arrays import is_cupy_array, is_device_array, place_of
 from numbanorm._dtypes import is_float
 from numbanorm._errors import ShapeError, masked_array, unsupported_dtype, wrong_length
 
@@ -19,7 +20,7 @@ def as_array(x: Any, name: str = "x") -> Array:
         return x
     if isinstance(x, np.ma.MaskedArray):
         raise masked_array(name)
-    if hasattr(x, "__cuda_array_interface__"):
+    if is_device_array(x):
         return x  # type: ignore[no-any-return]
     return np.asarray(x)
 
@@ -41,7 +42,7 @@ def as_parameter(name: str, value: Any) -> Array | None:
     """gamma, beta or the like as a real numeric array; None stays None."""
     if value is None:
         return None
-    parameter = as_array(value, name)
+    parameter = value if type(value) is np.ndarray else as_array(value, name)
     if not is_float(parameter.dtype) and parameter.dtype.kind not in "iub":
         raise unsupported_dtype(name, parameter.dtype)
     return parameter
@@ -51,27 +52,35 @@ def as_running(name: str, value: Any, channels: int, *, writeable: bool) -> Arra
     """A running statistic: a floating-point array (`channels`,), writeable if it will be updated."""
     if value is None:
         return None
-    if isinstance(value, np.ma.MaskedArray):
-        raise masked_array(name)
-    if not isinstance(value, np.ndarray) or not is_float(value.dtype):
-        came = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise TypeError(f"{name} must be a floating-point NumPy array, which training updates in place, but got {came}")
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            raise masked_array(name)
+        if isinstance(value, np.ndarray):
+            value = np.asarray(value)  # a subclass
+        elif not is_cupy_array(value):
+            raise _not_updatable(name, type(value).__name__)
+    if not is_float(value.dtype):
+        raise _not_updatable(name, f"dtype {value.dtype}")
     if value.shape != (channels,):
         raise wrong_length(name, (channels,), value.shape)
-    if writeable and not value.flags.writeable:
+    if writeable and not place_of(value).is_writeable(value):
         raise ValueError(f"{name} is read-only, but training updates it in place; pass a copy")
-    return np.asarray(value)
+    return value  # type: ignore[no-any-return]
+
+
+def _not_updatable(name: str, came: str) -> TypeError:
+    return TypeError(f"{name} must be a floating-point array, which training updates in place, but got {came}")
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> None:
     """Raise unless a result of this shape and dtype can be written to `out`."""
     if isinstance(out, np.ma.MaskedArray):
         raise masked_array(name)
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) and not is_cupy_array(out):
         raise TypeError(f"{name} must be an array, but got {type(out).__name__}")
     if out.shape != shape:
         raise ShapeError(f"{name} should have shape {shape}, but has {out.shape}")
-    if not out.flags.writeable:
+    if not place_of(out).is_writeable(out):
         raise ValueError(f"{name} is read-only")
     if not np.can_cast(dtype, out.dtype, "same_kind"):
         raise TypeError(f"cannot write a {dtype} result to {name} with dtype {out.dtype}")

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from numbanorm._arrays import is_cupy_array, is_device_array
+
 _BACKENDS = {
     "cpu": "numbanorm.backends.cpu",
     "cuda": "numbanorm.backends.cuda",
@@ -33,15 +35,23 @@ def _checked(name: str, source: str) -> str:
     return name
 
 
+# os.environ encodes names and raises inside when one is missing, which takes longer than all else
+# that a small call needs to find its backend; its dictionary is asked first.
+_VARIABLE = "NUMBANORM_BACKEND"
+_ENVIRONMENT, _ENCODED = getattr(os.environ, "_data", os.environ), _VARIABLE
+if _ENVIRONMENT is not os.environ:
+    _ENCODED = os.environ.encodekey(_VARIABLE)
+
+
 def selected() -> tuple[str, str]:
     """The selected name ("auto" included) and where it was said."""
     override = _override.get()
     if override is not None:
         return override, "use_backend"
-    name = os.environ.get("NUMBANORM_BACKEND")
+    name = os.environ[_VARIABLE] if _ENCODED in _ENVIRONMENT else None
     if not name:
         return "auto", "the default"
-    return _checked(name, "NUMBANORM_BACKEND"), "NUMBANORM_BACKEND"
+    return _checked(name, _VARIABLE), _VARIABLE
 
 
 @contextlib.contextmanager
@@ -87,11 +97,6 @@ def load_backend(name: str) -> Any:
     return backend
 
 
-def is_device_array(array: Any) -> bool:
-    """Whether `array` lives in GPU memory."""
-    return type(array) is not np.ndarray and hasattr(array, "__cuda_array_interface__")
-
-
 def get_backend(*arrays: Any) -> Any:
     """The backend that serves a call with these arrays (or any NumPy call, if none is given).
 
@@ -122,26 +127,42 @@ def backend_for(arrays: dict[str, Any]) -> Any:
     """:func:`get_backend` for arrays with names, which its errors use; None does not count."""
     name = selected()[0]
     for array in arrays.values():
-        if is_device_array(array):
+        if type(array) is not np.ndarray and is_device_array(array):
             _check_device(name, {key: array for key, array in arrays.items() if array is not None})
             return load_backend("cuda")
+    if name == "cuda":
+        return _through_device(load_backend(name))
     return load_backend("cpu" if name == "auto" else name)
 
 
+@cache
+def _through_device(backend: Any) -> Any:
+    from numbanorm._transfer import ThroughDevice
+
+    return ThroughDevice(backend)
+
+
 def _check_device(name: str, arrays: dict[str, Any]) -> None:
-    places = {key: is_device_array(array) for key, array in arrays.items()}
-    kinds = {key: f"{type(array).__module__}.{type(array).__name__}" for key, array in arrays.items()}
-    if not all(places.values()):
+    """Raise unless all of these arrays, one of which is on a device, can be operands of one call."""
+    if not all(map(is_device_array, arrays.values())):
         listed = ", ".join(
-            f"{key} ({kinds[key]}) is on the {'device' if device else 'host'}" for key, device in places.items()
+            f"{key} ({_kind(array)}) is on the {'device' if is_device_array(array) else 'host'}"
+            for key, array in arrays.items()
         )
-        raise TypeError(f"host and device arrays do not mix: {listed}; move them to one place")
+        raise TypeError(f"host and device arrays do not mix: {listed}; move them to one place (a layer with its .to)")
     if name not in ("auto", "cuda"):
-        kind = next(iter(kinds.values()))
         raise TypeError(
-            f"the {name} backend takes host arrays, but got {kind}; "
+            f"the {name} backend takes host arrays, but got {_kind(next(iter(arrays.values())))}; "
             f"move it with x.get() (CuPy) or x.cpu() (torch), or select the cuda backend"
         )
+    ordinals = {key: array.data.device_id for key, array in arrays.items() if is_cupy_array(array)}
+    if len(set(ordinals.values())) > 1:
+        listed = ", ".join(f"{key} is on device {ordinal}" for key, ordinal in ordinals.items())
+        raise ValueError(f"arrays on different devices do not mix: {listed}; move them to one device")
+
+
+def _kind(array: Any) -> str:
+    return f"{type(array).__module__}.{type(array).__name__}"
 
 
 def available_backends() -> tuple[str, ...]:

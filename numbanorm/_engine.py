@@ -1,20 +1,24 @@
 """The pipeline of every norm: plan, allocate, launch, reshape.
 
 The only place that allocates arrays of x's size, and the only one that knows backends,
-layouts and dtypes at once. Callers validate before they come here.
+layouts and dtypes at once. Callers validate before they come here. What shapes, strides
+and dtypes decide is found by one look-up (:func:`_plan`); what is left is Python for
+every call, and kept short.
 """
 
 from __future__ import annotations
 
-import itertools
-from functools import cache
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _layout, _pool
+from numbanorm import _arrays, _layout
 from numbanorm._dtypes import compute_dtype, norm_dtype
+from numbanorm._errors import check_choice, check_eps
 from numbanorm._recurrences import reciprocal_std
 from numbanorm._reduction import moments
 
@@ -23,24 +27,12 @@ Axes = tuple[int, ...]
 
 #: A last run shorter than this is merged with its neighbour before parameters are applied.
 SHORT_RUN = 64
+#: Dtypes of statistics that launchers take.
+_GIVEN = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def empty(shape: Axes, dtype: np.dtype[Any], lay: _layout.Storage) -> Array:
-    """Uninitialised memory for an output, dense, with its axes in the storage order of `lay`.
-
-    Every output of x's size is allocated here.
-    """
-    if lay.c_order:
-        return _pool.empty(shape, dtype)
-    return _pool.empty(tuple(shape[axis] for axis in lay.order), dtype).transpose(np.argsort(lay.order))
-
-
-class Parameters(NamedTuple):
-    """gamma and beta with the shape of x over the axes `features`, or None."""
-
-    features: Axes = ()
-    gamma: Array | None = None
-    beta: Array | None = None
+#: The axes of parameters, then gamma and beta: with x's shape over these, or flat; or None.
+Parameters = tuple[Axes, Array | None, Array | None]
 
 
 class Scale(NamedTuple):
@@ -51,18 +43,83 @@ class Scale(NamedTuple):
     use_mean: bool = True
     ddof: float = 0
 
-    def divisor(self) -> tuple[float, bool]:
-        """eps and eps_on_std, whatever number types they came as: one specialisation for all."""
-        return float(self.eps), bool(self.eps_on_std)
+
+@lru_cache(maxsize=256)
+def checked_scale(
+    norm: str, eps: float, eps_on: str = "var", *, use_mean: bool = True, ddof: float = 0, positive: bool = False
+) -> Scale:
+    """The options of a norm, or ``ValueError``."""
+    check_eps(norm, eps, positive=positive)
+    check_choice("eps_on", eps_on, ("var", "std"))
+    return Scale(float(eps), eps_on == "std", use_mean, ddof)
 
 
-class Normalized(NamedTuple):
-    """A norm's output; float64 or compute-dtype statistics that broadcast against x."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """All that can be known of a norm without its numbers."""
 
-    y: Array
-    mean: Array | None = None
-    rstd: Array | None = None
-    var: Array | None = None
+    lay: _layout.Storage
+    #: Shape of x in storage order; what restores the order of its axes, or None if they are in order.
+    stored: Axes
+    transposed: Axes | None
+    #: Whether kernels can read an x of this kind where it lies.
+    dense: bool
+    dtype: np.dtype[Any]
+    compute: np.dtype[Any]
+    norm: _layout.Normalization
+    #: Parameters with x's rank, before they follow x's storage order; None if they are in order.
+    spread: Axes | None
+    #: Statistics in storage order, the axes that restore it, and with x's rank.
+    kept: Axes
+    restored: Axes
+    statistics: Axes
+
+
+@lru_cache(maxsize=4096)
+def _plan(shape: Axes, strides: Axes, dtype: np.dtype[Any], reduced: Axes, features: Axes, channels: bool) -> _Plan:
+    lay = _layout.storage(shape, strides, dtype.itemsize)
+    dense = lay.dense and not lay.flipped
+    if not dense:  # then y alone is looked at, which has x's order
+        strides = _dense_strides(shape, lay.order, dtype.itemsize)
+        lay = _layout.storage(shape, strides, dtype.itemsize)
+    norm = _layout.normalization(shape, strides, dtype.itemsize, reduced, features, channels)
+    in_order = norm.c_order or len(features) < 2
+    kept = tuple(axis for axis in lay.order if axis not in reduced)
+    return _Plan(
+        lay,
+        tuple(shape[axis] for axis in lay.order) if not norm.c_order else shape,
+        None if norm.c_order else _inverse(lay.order),
+        dense and dtype == norm_dtype(dtype),
+        norm_dtype(dtype),
+        compute_dtype(dtype),
+        norm,
+        None if in_order else tuple(n if axis in features else 1 for axis, n in enumerate(shape)),
+        tuple(shape[axis] for axis in kept),
+        _inverse(kept),
+        tuple(1 if axis in reduced else n for axis, n in enumerate(shape)),
+    )
+
+
+def empty(place: Any, plan: _Plan) -> Array:
+    """Uninitialised memory for an output, dense, with its axes in x's storage order.
+
+    Every output of x's size is allocated here.
+    """
+    y: Array = place.output(plan.stored, plan.dtype)
+    return y if plan.transposed is None else y.transpose(plan.transposed)
+
+
+def _dense_strides(shape: Axes, order: Axes, itemsize: int) -> Axes:
+    strides = [0] * len(shape)
+    for axis in reversed(order):
+        strides[axis] = itemsize
+        itemsize *= max(shape[axis], 1)
+    return tuple(strides)
+
+
+def _inverse(order: Axes) -> Axes:
+    """Where each of the axes in `order`, ascending, has gone."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def normalize(
@@ -74,33 +131,29 @@ def normalize(
     *,
     out: Array | None = None,
     want: str = "",
-) -> Normalized:
+) -> tuple[Array, ...]:
     """Standardise x over the axes `reduced`, then apply the parameters.
 
-    `want` is "" for y alone, "rstd" for mean and rstd in the compute dtype too, "var" for
-    mean and biased var in float64.
+    Returns y alone, or with ``want="rstd"`` y, mean and rstd in the compute dtype, or with
+    ``want="var"`` y, mean and biased var; statistics are shaped to broadcast against x.
     """
-    if want != "var" and parameters.gamma is None and parameters.beta is None:
-        parameters = Parameters()  # without parameters more axes play the same role
-    source, y = _source_and_output(x, out, parameters)
+    features, gamma, beta = parameters
+    if gamma is None and beta is None and want != "var":
+        features = ()  # without parameters more axes play the same role
+    place = _arrays.place_of(x)
+    plan = _plan(x.shape, x.strides, x.dtype, reduced, features, want == "var")
+    source, y, plan = _source_and_output(place, x, out, parameters, plan, (reduced, features, want == "var"))
     statistics: tuple[Array, ...] = ()
     if x.size == 0:
-        shape = tuple(1 if axis in reduced else n for axis, n in enumerate(x.shape))
-        statistics = (np.full(shape, np.nan), np.full(shape, np.nan))
+        nan = place.evaluate(lambda zeros: zeros + np.nan, place.zeros(plan.statistics, plan.compute))
+        statistics = (nan, nan)
+    elif plan.norm.launcher is not None and not scale.ddof:
+        statistics = _normalize_fused(backend, place, source, y, plan, gamma, beta, scale, want)
     else:
-        plan = _layout.normalization(
-            source.shape, source.strides, source.itemsize, reduced, parameters.features, want == "var"
-        )
-        fused = plan.launcher is not None and not scale.ddof
-        run = _normalize_fused if fused else _normalize_in_two
-        statistics = run(backend, source, y, plan, reduced, parameters, scale, want)
-    y = _delivered(y, out)
-    if not want:
-        return Normalized(y)
-    if want == "var":
-        return Normalized(y, mean=statistics[0], var=statistics[1])
-    dtype = compute_dtype(x.dtype)
-    return Normalized(y, *(statistic.astype(dtype, copy=False) for statistic in statistics))
+        statistics = _normalize_in_two(backend, place, source, y, plan, reduced, gamma, beta, scale, want)
+    if out is not None:
+        y = _delivered(place, y, out)
+    return (y, *statistics) if want else (y,)
 
 
 def apply(
@@ -114,175 +167,200 @@ def apply(
     *,
     out: Array | None = None,
     want: str = "",
-) -> Normalized:
-    """Normalise with the given statistics, which have x's rank and length 1 over `reduced`.
+) -> tuple[Array, ...]:
+    """Normalise with given statistics, which have the shape of x's kept axes.
 
-    `want` is "" for y alone, "rstd" for mean and rstd in the compute dtype too.
+    Returns y alone, or with ``want="rstd"`` y, mean and rstd in the compute dtype.
     """
-    mean, var = (statistic.astype(np.float64) for statistic in (mean, var))  # copies, because `out` may overlap them
-    source, y = _source_and_output(x, out, parameters)
+    features, gamma, beta = parameters
+    place = _arrays.place_of(x)
+    plan = _plan(x.shape, x.strides, x.dtype, reduced, features, False)
+    dtype = mean.dtype if mean.dtype == var.dtype and mean.dtype in _GIVEN else _GIVEN[-1]
+    dtype = statistics_dtype(backend, dtype, plan.compute)
+    mean, var = place.dense(mean, dtype), place.dense(var, dtype)
+    if out is not None:
+        mean, var = (place.duplicate(s) if place.overlap(out, s) else s for s in (mean, var))
+    source, y, plan = _source_and_output(place, x, out, parameters, plan, (reduced, features, False))
     if x.size:
-        plan = _layout.normalization(source.shape, source.strides, source.itemsize, reduced, parameters.features, False)
-        _apply(backend, source, y, plan, mean, var, parameters, scale)
-    y = _delivered(y, out)
+        _apply(backend, place, source, y, plan, mean, var, gamma, beta, scale)
+    if out is not None:
+        y = _delivered(place, y, out)
     if not want:
-        return Normalized(y)
-    dtype = compute_dtype(x.dtype)
-    return Normalized(y, mean=mean.astype(dtype), rstd=_reciprocal_std(var, scale).astype(dtype))
+        return (y,)
+    mean, var = place.duplicate(mean).reshape(plan.statistics), var.reshape(plan.statistics)
+    return (y, *saved(x, mean, var, scale))
 
 
-def _source_and_output(x: Array, out: Array | None, parameters: Parameters) -> tuple[Array, Array]:
-    """(source, y) of one dense layout: y to be written; x, or its copy in y.
+def statistics_dtype(backend: Any, dtype: np.dtype[Any], compute: np.dtype[Any]) -> np.dtype[Any]:
+    """Of statistics that launchers take and give: kernels of the cuda backend know the compute dtype only."""
+    return compute if backend.name == "cuda" else dtype
+
+
+def _source_and_output(
+    place: Any, x: Array, out: Array | None, parameters: Parameters, plan: _Plan, roles: tuple[Axes, Axes, bool]
+) -> tuple[Array, Array, _Plan]:
+    """(source, y, plan of y) of one dense layout: y to be written; x, or its copy in y.
 
     No memory of x's size is taken but for the result: an x with gaps is gathered into y
     and normalised there. y is `out` where that can be written directly.
     """
-    dtype = norm_dtype(x.dtype)
-    if out is not None:
-        out = np.asarray(out)  # a subclass may have its own idea of reshape
-    x_lay = _layout.storage(x.shape, x.strides, x.itemsize)
-    usable = x_lay.dense and not x_lay.flipped and x.flags.aligned and x.dtype == dtype
-    if out is None or not _can_hold(out, x, dtype, parameters):
-        y = empty(x.shape, dtype, x_lay)
-        y_lay = x_lay
+    usable = plan.dense and place.is_aligned(x)
+    if out is None or not _can_hold(place, out, x, plan.dtype, parameters):
+        y = empty(place, plan)
     else:
-        y = out
-        y_lay = _layout.storage(y.shape, y.strides, y.itemsize)
-    if usable and y_lay == x_lay:
-        return x, y
-    np.copyto(y, x)
-    return y, y
+        y = np.asarray(out) if place is _arrays.HOST else out  # a subclass may have its own idea of reshape
+        own = _plan(y.shape, y.strides, y.dtype, *roles)
+        usable = usable and own.lay == plan.lay
+        plan = own
+    if usable:
+        return x, y, plan
+    place.copy(y, x)
+    return y, y, plan
 
 
-def _can_hold(out: Array, x: Array, dtype: np.dtype[Any], parameters: Parameters) -> bool:
+def _can_hold(place: Any, out: Array, x: Array, dtype: np.dtype[Any], parameters: Parameters) -> bool:
     """Whether kernels may write to `out`: dense, of the right dtype, not over their operands."""
-    if out.dtype != dtype or not out.flags.aligned or out.size == 0:
+    if out.dtype != dtype or out.size == 0 or not place.is_aligned(out):
         return False
     lay = _layout.storage(out.shape, out.strides, out.itemsize)
     if not lay.dense or lay.flipped:
         return False
-    if any(p is not None and np.may_share_memory(out, p) for p in parameters[1:]):
+    if any(p is not None and place.overlap(out, p) for p in parameters[1:]):
         return False
-    return _same_memory(out, x) or not np.may_share_memory(out, x)
+    return out is x or not place.overlap(out, x) or _same_memory(place, out, x)
 
 
-def _delivered(y: Array, out: Array | None) -> Array:
-    """y, in the caller's own `out` where there is one."""
-    if out is None:
-        return y
-    if not _same_memory(y, out):
-        np.copyto(out, y, casting="same_kind")
+def _delivered(place: Any, y: Array, out: Array) -> Array:
+    """The caller's own `out` with the contents of y."""
+    if y is not out and not _same_memory(place, y, out):
+        place.copy(out, y)
     return out
 
 
-def _same_memory(a: Array, b: Array) -> bool:
-    return a.ctypes.data == b.ctypes.data and a.strides == b.strides and a.dtype == b.dtype
+def _same_memory(place: Any, a: Array, b: Array) -> bool:
+    return bool(a.strides == b.strides and a.dtype == b.dtype and place.address(a) == place.address(b))
 
 
-@cache
-def _constant(value: float, dtype: np.dtype[Any]) -> Array:
-    constant = np.full(1, value, dtype)
-    constant.flags.writeable = False
-    return constant
-
-
-def _flat_parameters(x: Array, parameters: Parameters, order: Axes) -> tuple[Array, Array]:
-    """gamma and beta in the compute dtype and x's storage order, 1-D; of length 1 if missing."""
-    dtype = compute_dtype(x.dtype)
-
-    def flat(parameter: Array | None, default: float) -> Array:
-        if parameter is None:
-            return _constant(default, dtype)
-        if len(parameters.features) > 1:
-            shape = [x.shape[axis] if axis in parameters.features else 1 for axis in range(x.ndim)]
-            parameter = parameter.reshape(shape).transpose(order)
-        return np.ascontiguousarray(parameter, dtype).reshape(-1)
-
-    return flat(parameters.gamma, 1), flat(parameters.beta, 0)
+def _flat(place: Any, parameter: Array | None, default: float, plan: _Plan) -> Array:
+    """gamma or beta in the compute dtype and x's storage order, 1-D; of length 1 if missing."""
+    if parameter is None:
+        return place.constant(default, plan.compute)  # type: ignore[no-any-return]
+    if plan.spread is not None:
+        parameter = parameter.reshape(plan.spread).transpose(plan.norm.order)
+    parameter = place.dense(parameter, plan.compute)
+    return parameter if parameter.ndim == 1 else parameter.reshape(-1)
 
 
 def _normalize_fused(
     backend: Any,
+    place: Any,
     x: Array,
     y: Array,
-    plan: _layout.Normalization,
-    reduced: Axes,
-    parameters: Parameters,
+    plan: _Plan,
+    gamma: Array | None,
+    beta: Array | None,
     scale: Scale,
     want: str,
 ) -> tuple[Array, ...]:
     """One launch; statistics shaped to broadcast against x, if wanted."""
-    gamma, beta = _flat_parameters(x, parameters, plan.order)
-    source, target = plan.arranged(x).reshape(plan.view), plan.arranged(y).reshape(plan.view)
-    if plan.launcher == "norm_channels":
-        mean, spread = np.empty((2, plan.view[1]))
-        backend.norm_channels(source, gamma, beta, *scale.divisor(), target, mean, spread)
-        if want == "rstd":
-            spread = _reciprocal_std(spread, scale)
+    norm = plan.norm
+    gammas, betas = _flat(place, gamma, 1, plan), _flat(place, beta, 0, plan)
+    source, target = (x, y) if norm.c_order else (norm.arranged(x), norm.arranged(y))
+    if source.shape != norm.view:
+        source, target = source.reshape(norm.view), target.reshape(norm.view)
+    eps, eps_on_std, use_mean, _ = scale
+    if norm.launcher == "norm_channels":
+        dtype = statistics_dtype(backend, np.dtype(np.float64), plan.compute)
+        mean, spread = place.empty(norm.view[1], dtype), place.empty(norm.view[1], dtype)
+        backend.norm_channels(source, gammas, betas, eps, eps_on_std, target, mean, spread)
     else:
-        n_rows = plan.view[0] if want else 0
-        mean, spread = np.empty((2, n_rows), compute_dtype(x.dtype))
-        launch = getattr(backend, str(plan.launcher))
-        launch(source, gamma, beta, *scale.divisor(), scale.use_mean, target, mean, spread)
+        launch = backend.norm_rows if norm.launcher == "norm_rows" else backend.norm_groups
+        if not want:
+            mean = spread = place.nothing(plan.compute)
+            launch(source, gammas, betas, eps, eps_on_std, use_mean, target, mean, spread)
+            return ()
+        mean, spread = place.empty(norm.view[0], plan.compute), place.empty(norm.view[0], plan.compute)
+        launch(source, gammas, betas, eps, eps_on_std, use_mean, target, mean, spread)
     if not want:
         return ()
-    return tuple(_restore(statistic, x, plan.order, reduced) for statistic in (mean, spread))
+    if norm.launcher == "norm_channels" and want == "rstd":
+        return saved(x, _restored(mean, plan), _restored(spread, plan), scale)
+    return _restored(mean, plan), _restored(spread, plan)
 
 
-def _restore(statistic: Array, x: Array, order: Axes, reduced: Axes) -> Array:
+def _restored(statistic: Array, plan: _Plan) -> Array:
     """A statistic in storage order of the kept axes, shaped to broadcast against x."""
-    kept = [axis for axis in order if axis not in reduced]
-    shaped = statistic.reshape([x.shape[axis] for axis in kept]).transpose(np.argsort(kept))
-    return shaped.reshape([1 if axis in reduced else n for axis, n in enumerate(x.shape)])
+    if plan.transposed is None:
+        return statistic.reshape(plan.statistics)
+    return statistic.reshape(plan.kept).transpose(plan.restored).reshape(plan.statistics)
+
+
+def saved(x: Array, mean: Array, var: Array, scale: Scale) -> tuple[Array, Array]:
+    """mean and rstd in the compute dtype, as a caller sees them."""
+    place, dtype = _arrays.place_of(x), compute_dtype(x.dtype)
+    rstd = place.evaluate(lambda v: reciprocal_std(v.astype(np.float64), scale.eps, scale.eps_on_std), var)
+    return place.dense(mean, dtype), place.dense(rstd, dtype)
 
 
 def _normalize_in_two(
     backend: Any,
+    place: Any,
     x: Array,
     y: Array,
-    plan: _layout.Normalization,
+    plan: _Plan,
     reduced: Axes,
-    parameters: Parameters,
+    gamma: Array | None,
+    beta: Array | None,
     scale: Scale,
     want: str,
 ) -> tuple[Array, ...]:
     """Moments, then their application: for the layouts and options without a fused launcher."""
-    count, mean, m2 = (np.expand_dims(m, reduced) for m in moments(x, reduced))
-    flat = (m.reshape(-1) for m in (count, mean, m2, mean, m2))
-    backend.finish_moments(*itertools.islice(flat, 3), scale.ddof, scale.use_mean, False, *flat)
-    var = m2
-    _apply(backend, x, y, plan, mean, var, parameters, scale)
-    return mean, (_reciprocal_std(var, scale) if want == "rstd" else var)
-
-
-def _reciprocal_std(var: Array, scale: Scale) -> Array:
-    """The factor that a caller sees, with inf and NaN as compiled code gives them: without a warning."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(reciprocal_std(var, *scale.divisor()))
+    flat = (component.reshape(-1) for component in moments(x, reduced, backend=backend))
+    n = prod(plan.statistics)
+    dtype = statistics_dtype(backend, np.dtype(np.float64), plan.compute)
+    mean, var = place.empty(n, dtype), place.empty(n, dtype)
+    backend.finish_moments(*flat, scale.ddof, scale.use_mean, False, mean, var)
+    _apply(backend, place, x, y, plan, mean, var, gamma, beta, scale)
+    if not want:
+        return ()
+    mean, var = mean.reshape(plan.statistics), var.reshape(plan.statistics)
+    return saved(x, mean, var, scale) if want == "rstd" else (mean, var)
 
 
 def _apply(
     backend: Any,
+    place: Any,
     x: Array,
     y: Array,
-    plan: _layout.Normalization,
+    plan: _Plan,
     mean: Array,
     var: Array,
-    parameters: Parameters,
+    gamma: Array | None,
+    beta: Array | None,
     scale: Scale,
 ) -> None:
-    """y = (x - mean) * rstd * gamma + beta over the runs of the plan."""
-    gamma, beta = _flat_parameters(x, parameters, plan.order)
-    per_statistic = [n if role in "kK" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
-    per_parameter = [n if role in "KR" else 1 for n, role in zip(plan.runs, plan.roles, strict=True)]
-    statistics = (np.ascontiguousarray(plan.arranged(s)).reshape(per_statistic) for s in (mean, var))
-    scales = (p.reshape(per_parameter if p.size > 1 else [1] * len(plan.runs)) for p in (gamma, beta))
-    views = (plan.arranged(a).reshape(plan.runs) for a in (x, y))
-    _apply_runs(backend, scale.divisor(), *views, *statistics, *scales)
+    """y = (x - mean) * rstd * gamma + beta over the runs of the plan; statistics in C order of x's kept axes."""
+    norm = plan.norm
+    if not norm.c_order:
+        x, y = norm.arranged(x), norm.arranged(y)
+        mean, var = (place.dense(norm.arranged(s.reshape(plan.statistics))) for s in (mean, var))
+    gammas, betas = _flat(place, gamma, 1, plan), _flat(place, beta, 0, plan)
+    _apply_runs(
+        backend,
+        place,
+        (scale.eps, scale.eps_on_std),
+        x.reshape(norm.cube),
+        y.reshape(norm.cube),
+        mean.reshape(norm.per_statistic),
+        var.reshape(norm.per_statistic),
+        gammas.reshape(norm.per_parameter if gammas.size > 1 else norm.single),
+        betas.reshape(norm.per_parameter if betas.size > 1 else norm.single),
+    )
 
 
 def _apply_runs(
     backend: Any,
+    place: Any,
     divisor: tuple[float, bool],
     x: Array,
     y: Array,
@@ -292,20 +370,20 @@ def _apply_runs(
     beta: Array,
 ) -> None:
     """Bring operands of any rank down to the three axes that the launchers take."""
-    arrays = (x, y, mean, var, gamma, beta)
-    if x.ndim > 3 and x.shape[-1] < SHORT_RUN:
-        _apply_runs(backend, divisor, *(_merged_tail(a, x.shape[-2:]) for a in arrays))
-    elif x.ndim > 3:
-        for i in range(len(x)):
-            _apply_runs(backend, divisor, *(a[i if len(a) > 1 else 0] for a in arrays))
-    else:
-        source, target, mean, var, gamma, beta = (a.reshape((1,) * (3 - a.ndim) + a.shape) for a in arrays)
+    if x.ndim == 3:
         launch = backend.affine_cols if mean.shape[2] > 1 else backend.affine_rows
-        launch(source, mean, var, *divisor, gamma, beta, target)
+        launch(x, mean, var, *divisor, gamma, beta, y)
+        return
+    arrays = (x, y, mean, var, gamma, beta)
+    if x.shape[-1] < SHORT_RUN:
+        _apply_runs(backend, place, divisor, *(_merged_tail(place, a, x.shape[-2:]) for a in arrays))
+    else:
+        for i in range(len(x)):
+            _apply_runs(backend, place, divisor, *(a[i if len(a) > 1 else 0] for a in arrays))
 
 
-def _merged_tail(operand: Array, tail: Axes) -> Array:
+def _merged_tail(place: Any, operand: Array, tail: Axes) -> Array:
     """The last two axes as one; an operand that varies along one of them is spread over both."""
-    if operand.shape[-2:] in (tail, (1, 1)):
-        return operand.reshape(*operand.shape[:-2], -1)
-    return np.broadcast_to(operand, (*operand.shape[:-2], *tail)).reshape(*operand.shape[:-2], -1)
+    if operand.shape[-2:] not in (tail, (1, 1)):
+        operand = place.dense(np.broadcast_to(operand, (*operand.shape[:-2], *tail)))
+    return operand.reshape(*operand.shape[:-2], -1)

@@ -138,7 +138,9 @@ class Normalization:
     """A norm of a dense array in storage order.
 
     ``launcher`` is the fused one that takes x reshaped to ``view``, or None where only
-    moments and affine together serve; then ``runs`` and ``roles`` describe x.
+    moments and affine together serve. ``runs`` and ``roles`` describe x; to apply given
+    statistics it is reshaped to ``cube`` (the runs, three or more), these to ``per_statistic``
+    and the parameters to ``per_parameter``, or to ``single`` where one serves all.
     """
 
     order: Ints
@@ -147,6 +149,10 @@ class Normalization:
     view: Ints
     runs: Ints
     roles: str
+    cube: Ints
+    per_statistic: Ints
+    per_parameter: Ints
+    single: Ints
 
     def arranged(self, x: NDArray[Any]) -> NDArray[Any]:
         """x with its axes in storage order."""
@@ -195,4 +201,8 @@ def normalization(
     if "r" not in word.lower():
         runs, word = (*runs, 1), word + "r"
     launcher, view = _fused(runs, word, channels)
-    return Normalization(lay.order, lay.c_order, launcher, view, runs, word)
+    cubes = (
+        (1,) * (3 - len(runs)) + tuple(n if role in varying else 1 for n, role in zip(runs, word, strict=True))
+        for varying in ("kKrR", "kK", "KR", "")
+    )
+    return Normalization(lay.order, lay.c_order, launcher, view, runs, word, *cubes)

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from numbanorm import _reduction
 from numbanorm._arguments import as_array, as_mask
+from numbanorm._arrays import is_device_array, place_of
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._backend import get_backend
+from numbanorm._backend import backend_for
 from numbanorm._dtypes import statistics_dtype
 from numbanorm._errors import ShapeError
+from numbanorm._guests import cupy_view, everywhere
 
 Array = NDArray[Any]
 
@@ -28,7 +30,7 @@ class Moments:
 
     Attributes
     ----------
-    count, mean, m2 : numpy.ndarray
+    count, mean, m2 : numpy.ndarray (cupy.ndarray for moments of device arrays)
         float64, one element per set; ``m2 = sum((x - mean)**2)``.
 
     Examples
@@ -42,11 +44,13 @@ class Moments:
     __slots__ = ("_data",)
 
     def __init__(self, count: Any, mean: Any, m2: Any) -> None:
-        fields = [np.asarray(field, np.float64) for field in (count, mean, m2)]
+        given = {"count": count, "mean": mean, "m2": m2}
+        backend_for(given)
+        fields = [cupy_view(a) if is_device_array(a) else np.asarray(a, np.float64) for a in given.values()]
         if len({field.shape for field in fields}) != 1:
             shapes = ", ".join(str(field.shape) for field in fields)
             raise ShapeError(f"count, mean and m2 should have one shape, but have {shapes}")
-        self._data = np.array(fields)
+        self._data = _stacked(fields)
 
     @classmethod
     def empty(cls, shape: int | tuple[int, ...] = ()) -> Moments:
@@ -67,7 +71,7 @@ class Moments:
     @property
     def mean(self) -> Array:
         """Mean of each set; NaN for an empty one."""
-        return np.where(self._data[0] > 0, self._data[1], np.nan)
+        return self._evaluate(lambda count, mean, _: np.where(count > 0, mean, np.nan))
 
     @property
     def m2(self) -> Array:
@@ -81,13 +85,14 @@ class Moments:
 
     def var(self, ddof: float = 0) -> Array:
         """``m2 / (count - ddof)``; NaN where that divisor is not positive."""
-        divisor = self.count - ddof
-        valid = divisor > 0
-        return np.where(valid, self.m2 / np.where(valid, divisor, 1), np.nan)
+        return self._evaluate(lambda count, _, m2: np.where(count > ddof, m2 / np.abs(count - ddof), np.nan))
 
     def std(self, ddof: float = 0) -> Array:
         """Square root of :meth:`var`."""
-        return np.sqrt(self.var(ddof))
+        return self._evaluate(lambda count, _, m2: np.sqrt(np.where(count > ddof, m2 / np.abs(count - ddof), np.nan)))
+
+    def _evaluate(self, function: Any) -> Array:
+        return place_of(self._data).evaluate(function, *self._data)  # type: ignore[no-any-return]
 
     def __add__(self, other: object) -> Moments:
         """Moments of the union of both sets, element by element; shapes must be equal."""
@@ -95,26 +100,37 @@ class Moments:
             return NotImplemented
         if self.shape != other.shape:
             raise ShapeError(f"cannot merge moments with shapes {self.shape} and {other.shape}")
-        out = np.empty_like(self._data)
+        backend = backend_for({"left": self._data, "right": other._data})
+        place = place_of(self._data)
+        out = place.empty(self._data.shape, np.float64)
         if out.size:
-            parts = np.stack([self._data, other._data], axis=1)
-            _reduction.combine(get_backend(), parts, (1, 2, self._data[0].size), out)
+            parts = place.empty((3, 2, *self.shape), np.float64)
+            place.copy(parts[:, 0], self._data)
+            place.copy(parts[:, 1], other._data)
+            _reduction.combine(backend, parts, (1, 2, self._data[0].size), out)
         return Moments._of(out)
 
     def update(self, x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
         """Take in the numbers of `x`, reduced over `axis`; returns self.
+
+        Moments in host memory move to the device of a device array, and stay there.
 
         Raises
         ------
         ValueError
             If the kept axes of `x` do not have this object's shape; nothing is changed.
         """
-        self._data = (self + moments(x, axis, where=where))._data
+        new = moments(x, axis, where=where)
+        own = self
+        if isinstance(self._data, np.ndarray):
+            own = Moments._of(place_of(new._data).from_host(self._data))
+        self._data = (own + new)._data
         return self
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the three arrays under their names."""
-        return {"count": self.count.copy(), "mean": self._data[1].copy(), "m2": self.m2.copy()}
+        """Copies of the three arrays under their names, in host memory."""
+        count, mean, m2 = np.array(place_of(self._data).to_host(self._data))
+        return {"count": np.asarray(count), "mean": np.asarray(mean), "m2": np.asarray(m2)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the contents by what :meth:`state_dict` gave."""
@@ -131,7 +147,8 @@ class Moments:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Moments):
             return NotImplemented
-        return self.shape == other.shape and bool(np.array_equal(self._data, other._data, equal_nan=True))
+        own, others = (place_of(data).to_host(data) for data in (self._data, other._data))
+        return bool(np.array_equal(own, others, equal_nan=True))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -139,6 +156,16 @@ class Moments:
         return f"Moments(count={self.count!r}, mean={self.mean!r}, m2={self.m2!r})"
 
 
+def _stacked(fields: list[Array]) -> Array:
+    """Count, mean and m2 as one float64 array, where they live."""
+    place = place_of(fields[0])
+    data: Array = place.empty((3, *fields[0].shape), np.float64)
+    for i, field in enumerate(fields):
+        place.copy(data[i, ...], field)
+    return data
+
+
+@everywhere
 def moments(x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
     """Count, mean and sum of squared deviations of x over `axis`, in float64.
 
@@ -172,5 +199,6 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
     """
     array = as_array(x)
     statistics_dtype(array.dtype)
+    backend = backend_for({"x": array, "where": None if where is True else where})
     axes = canonicalize_axes(axis, array.ndim)
-    return Moments._of(_reduction.moments(array, axes, as_mask(where, array.shape)))
+    return Moments._of(_reduction.moments(array, axes, as_mask(where, array.shape), backend))

@@ -13,38 +13,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _layout
+from numbanorm import _arrays, _layout
 from numbanorm._backend import get_backend
+from numbanorm._dtypes import is_float
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
 
-#: Bytes of an array with gaps that are gathered at a time.
-PIECE_BYTES = 1 << 19
-#: Moments kept at a time on the way to a result (24 bytes each).
-MAX_PARTS = 1 << 15
 
+def moments(x: Array, axes: Axes, where: Array | None = None, backend: Any = None) -> Array:
+    """Count, mean and m2 of x over `axes`: float64 of shape (3, *kept axes), dense.
 
-def moments(x: Array, axes: Axes, where: Array | None = None) -> Array:
-    """Count, mean and m2 of x over `axes`: float64 of shape (3, *kept axes).
-
-    `where` is a boolean array that broadcasts to x's shape. No temporary of x's size is
-    made: arrays with gaps are gathered piece by piece, and parts are merged as they come.
+    `where` is a boolean array that broadcasts to x's shape. In host memory no temporary of
+    x's size is made: arrays with gaps are gathered piece by piece, and parts are merged as
+    they come. On a device they are gathered whole, and integers converted to float64.
     """
+    place = _arrays.place_of(x)
     kept = [axis for axis in range(x.ndim) if axis not in axes]
-    out = np.zeros((3, *(x.shape[axis] for axis in kept)))
+    shape = (3, *(x.shape[axis] for axis in kept))
     if x.size == 0:
-        return out
-    backend = get_backend(x)
+        return place.zeros(shape)  # type: ignore[no-any-return]
+    out: Array = place.empty(shape, np.float64)
+    backend = backend or get_backend(x)
+    if place is not _arrays.HOST and not is_float(x.dtype):
+        x = place.dense(x, np.dtype(np.float64))
     lay = _layout.storage(x.shape, x.strides, x.itemsize)
     roles = "".join("r" if axis in axes else "k" for axis in lay.order)
     if where is not None:
         where = _in_storage_order(np.broadcast_to(where, x.shape), lay)
     target = _in_storage_order(out, _layout.kept_storage(lay, axes))
-    result = target if target.flags.c_contiguous else np.zeros(target.shape)
-    _visit(backend, _in_storage_order(x, lay), where, roles, result)
+    result = target if target.flags.c_contiguous else place.empty(target.shape, np.float64)
+    _visit(backend, place, _in_storage_order(x, lay), where, roles, result)
     if result is not target:
-        target[...] = result
+        place.copy(target, result)
     return out
 
 
@@ -55,58 +56,56 @@ def _in_storage_order(x: Array, lay: _layout.Storage) -> Array:
     return view
 
 
-def _is_dense(x: Array) -> bool:
-    return x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative
+def _is_dense(place: Any, x: Array) -> bool:
+    return bool(x.flags.c_contiguous and place.is_aligned(x) and x.dtype.isnative)
 
 
-def _n_pieces(x: Array, where: Array | None, roles: str) -> int:
+def _n_pieces(place: Any, x: Array, where: Array | None, roles: str) -> int:
     """Pieces in which to reduce x: one if a single launch can, with few enough parts."""
     plan = _layout.reduction(x.shape, roles)
-    n_pieces = -(-plan.n_parts // MAX_PARTS) if plan.merges else 1
-    if not _is_dense(x) or (where is not None and not _is_dense(where)):
-        n_pieces = max(n_pieces, -(-x.nbytes // PIECE_BYTES))
+    n_pieces = -(-plan.n_parts // place.max_parts) if plan.merges else 1
+    if not _is_dense(place, x) or (where is not None and not _is_dense(place, where)):
+        n_pieces = max(n_pieces, -(-x.nbytes // place.piece_bytes))
     return n_pieces
 
 
-def _visit(backend: Any, x: Array, where: Array | None, roles: str, out: Array) -> None:
+def _visit(backend: Any, place: Any, x: Array, where: Array | None, roles: str, out: Array) -> None:
     """Moments of x into out, cut along the leading axes as far as needed."""
-    n_pieces = _n_pieces(x, where, roles)
+    n_pieces = _n_pieces(place, x, where, roles)
     if n_pieces == 1:
-        _reduce(backend, x, where, roles, out)
+        _reduce(backend, place, x, where, roles, out)
         return
     reduced = roles[0] == "r"
     if len(x) == 1:
-        _visit(backend, x[0], None if where is None else where[0], roles[1:], out if reduced else out[:, 0])
+        _visit(backend, place, x[0], None if where is None else where[0], roles[1:], out if reduced else out[:, 0])
         return
     n_pieces = min(len(x), n_pieces)
-    merged = np.zeros((3, 2, *out.shape[1:])) if reduced else out
+    merged = place.zeros((3, 2, *out.shape[1:])) if reduced else out
     for piece in range(n_pieces):
         part = slice(len(x) * piece // n_pieces, len(x) * (piece + 1) // n_pieces)
         taken = None if where is None else where[part]
         if not reduced:
-            _visit(backend, x[part], taken, roles, out[:, part])
+            _visit(backend, place, x[part], taken, roles, out[:, part])
             continue
-        _visit(backend, x[part], taken, roles, merged[:, 1])
+        _visit(backend, place, x[part], taken, roles, merged[:, 1])
         combine(backend, merged, (1, 2, out[0].size), out)
-        merged[:, 0] = out
+        place.copy(merged[:, 0], out)
 
 
-def _reduce(backend: Any, x: Array, where: Array | None, roles: str, out: Array) -> None:
+def _reduce(backend: Any, place: Any, x: Array, where: Array | None, roles: str, out: Array) -> None:
     """Moments of x in one launch, and as many merges as the roles need."""
     plan = _layout.reduction(x.shape, roles)
-    x = np.asarray(x, dtype=x.dtype.newbyteorder("="), order="C").reshape(plan.view)
-    if not x.flags.aligned:
-        x = x.copy()
-    taken = None if where is None else np.ascontiguousarray(where).reshape(plan.view)
+    x = place.dense(x).reshape(plan.view)
+    taken = None if where is None else place.dense(where).reshape(plan.view)
     shape = (plan.view[0], *plan.view[2:])
     launch = getattr(backend, plan.launcher)
     if not plan.merges:
         launch(x, taken, *(component.reshape(shape) for component in _components(out)))
         return
-    parts = np.empty((3, plan.n_parts))
+    parts = place.empty((3, plan.n_parts), np.float64)
     launch(x, taken, *(component.reshape(shape) for component in _components(parts)))
     for merge in plan.merges[:-1]:
-        merged = np.empty((3, merge[0] * merge[2]))
+        merged = place.empty((3, merge[0] * merge[2]), np.float64)
         combine(backend, parts, merge, merged)
         parts = merged
     combine(backend, parts, plan.merges[-1], out)

@@ -6,15 +6,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from numbanorm import _reduction
+from numbanorm._arrays import Host
 from tests import oracle
 from tests.oracle import axis_subsets, layouts
 
 
 @pytest.fixture(params=[(64, 4), (1, 1), (1 << 19, 2), (200, 1 << 15)])
 def limits(request, monkeypatch):
-    """(PIECE_BYTES, MAX_PARTS)."""
-    monkeypatch.setattr(_reduction, "PIECE_BYTES", request.param[0])
-    monkeypatch.setattr(_reduction, "MAX_PARTS", request.param[1])
+    """(piece_bytes, max_parts)."""
+    monkeypatch.setattr(Host, "piece_bytes", request.param[0])
+    monkeypatch.setattr(Host, "max_parts", request.param[1])
 
 
 @pytest.mark.parametrize("shape", [(7,), (4, 5), (3, 4, 5), (2, 3, 2, 3), (2, 1, 3, 2, 2)])
@@ -39,15 +40,15 @@ def test_pieces_merge_to_the_whole(backend, limits, shape, rng):
 @given(data=st.data())
 def test_a_piece_never_holds_more_than_the_limit(monkeypatch, data):
     """What a launcher is handed at once, for arrays with gaps."""
-    monkeypatch.setattr(_reduction, "PIECE_BYTES", 256)
+    monkeypatch.setattr(Host, "piece_bytes", 256)
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
     x = np.zeros([2 * n for n in shape], np.float32)[tuple(slice(None, None, 2) for _ in shape)]
     sizes = []
     reduce = _reduction._reduce
 
-    def recorded(backend, piece, *rest):
+    def recorded(backend, place, piece, *rest):
         sizes.append(piece.nbytes)
-        reduce(backend, piece, *rest)
+        reduce(backend, place, piece, *rest)
 
     monkeypatch.setattr(_reduction, "_reduce", recorded)
     _reduction.moments(x, data.draw(st.sampled_from(axis_subsets(len(shape)))))

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
+from numbanorm._arrays import place_of
 from numbanorm._errors import check_choice, degenerate_batch, wrong_rank
+from numbanorm._guests import everywhere
 from numbanorm._recurrences import reciprocal_std
 from numbanorm.layers._tracking import TrackingLayer
 from numbanorm.norms._batch import BatchNormSettings
@@ -93,7 +95,7 @@ class BatchNorm(TrackingLayer):
         running_var: str = "unbiased",
         on_degenerate: str = "raise",
         dtype: DTypeLike = np.float32,
-        device: str | None = None,
+        device: str | int | None = None,
     ) -> None:
         check_choice("on_degenerate", on_degenerate, ("raise", "warn", "running", "zero"))
         super().__init__(
@@ -110,6 +112,7 @@ class BatchNorm(TrackingLayer):
         )
         self.on_degenerate = on_degenerate
 
+    @everywhere
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Normalise x, updating the running statistics in training."""
         array = as_array(x)
@@ -128,7 +131,7 @@ class BatchNorm(TrackingLayer):
         mean, var = (self.running_mean, self.running_var) if updating or not training else (None, None)
         momentum = self._weight_of_new() if updating else 0.0
         batch = BatchNormSettings(momentum, self.eps, self.channel_axis, self.biased)
-        return batch(x, self.gamma, self.beta, mean, var, training=training, out=out).y
+        return batch(x, self.gamma, self.beta, mean, var, training=training, out=out)[0]
 
     def _degenerate(self, x: Array, out: Array | None) -> Array:
         """One value per channel in training."""
@@ -142,8 +145,10 @@ class BatchNorm(TrackingLayer):
             warnings.warn(str(degenerate_batch(x.shape)), RuntimeWarning, stacklevel=3)
         # Each value is its own mean, so that x - mean is zero and beta remains.
         batch = BatchNormSettings(0.0, self.eps, self.channel_axis, self.biased)
-        mean, var = x.reshape(-1).copy(), np.zeros(self.num_features)
-        return batch(x, self.gamma, self.beta, mean, var, training=False, out=out).y
+        place = place_of(x)
+        mean = place.duplicate(x.reshape(-1))
+        var = place.zeros(mean.shape)
+        return batch(x, self.gamma, self.beta, mean, var, training=False, out=out)[0]
 
     def folded(self) -> tuple[Array, Array]:
         """(scale, shift), both (C,), such that evaluation is ``x * scale + shift``.
@@ -162,20 +167,16 @@ class BatchNorm(TrackingLayer):
         >>> scale, shift
         (array([1., 1., 1.], dtype=float32), array([0., 0., 0.], dtype=float32))
         """
-        scale, shift = self.folded_exactly()
-        return scale.astype(self.dtype), shift.astype(self.dtype)
+        scale, shift = (self._brought(exact.astype(self.dtype)) for exact in self.folded_exactly())
+        return scale, shift
 
     def folded_exactly(self) -> tuple[Array, Array]:
-        """:meth:`folded` in float64, not yet rounded."""
-        if self.running_mean is None or self.running_var is None:
+        """:meth:`folded` in float64, not yet rounded; NumPy's, wherever the layer is."""
+        if not self.track_running_stats:
             raise ValueError("folded() needs running statistics, but track_running_stats is False")
-        scale = reciprocal_std(self.running_var.astype(np.float64), self.eps, False)
-        if self.gamma is not None:
-            scale = scale * self.gamma
-        shift = -self.running_mean.astype(np.float64) * scale
-        if self.beta is not None:
-            shift = shift + self.beta
-        return scale, shift
+        state = self.state_dict()
+        scale = reciprocal_std(state["running_var"].astype(np.float64), self.eps, False) * state.get("weight", 1)
+        return scale, state.get("bias", 0) - state["running_mean"].astype(np.float64) * scale
 
 
 class _BatchNormNd(BatchNorm):

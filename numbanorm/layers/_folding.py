@@ -7,14 +7,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from numbanorm._arguments import as_array, as_parameter
+from numbanorm._arrays import place_of
 from numbanorm._axes import canonicalize_axis
 from numbanorm._dtypes import norm_dtype
 from numbanorm._errors import wrong_length
+from numbanorm._guests import everywhere
 from numbanorm.layers._batch import BatchNorm
 
 Array = NDArray[Any]
 
 
+@everywhere
 def fold_batch_norm(weight: Any, bias: Any, bn: BatchNorm, *, channel_axis: int = 0) -> tuple[Array, Array]:
     """Fold an evaluation-mode batch norm into the linear or convolution layer before it.
 
@@ -55,7 +58,9 @@ def fold_batch_norm(weight: Any, bias: Any, bn: BatchNorm, *, channel_axis: int 
     >>> fold[1]
     array([-0.5, -0.5], dtype=float32)
     """
-    kernel = as_array(weight, "weight")
+    original = as_array(weight, "weight")
+    place = place_of(original)
+    kernel = place.to_host(original)
     axis = canonicalize_axis(channel_axis, kernel.ndim)
     if kernel.shape[axis] != bn.num_features:
         raise wrong_length("weight", (bn.num_features,), (kernel.shape[axis],))
@@ -65,6 +70,7 @@ def fold_batch_norm(weight: Any, bias: Any, bn: BatchNorm, *, channel_axis: int 
     if given is not None:
         if given.shape != (bn.num_features,):
             raise wrong_length("bias", (bn.num_features,), given.shape)
-        shift = shift + given * scale
+        shift = shift + place.to_host(given) * scale
     shaped = scale.reshape([-1 if i == axis else 1 for i in range(kernel.ndim)])
-    return (kernel * shaped).astype(kernel.dtype), shift.astype(kernel.dtype)
+    folded = (kernel * shaped).astype(kernel.dtype), shift.astype(kernel.dtype)
+    return place.from_host(folded[0]), place.from_host(folded[1])

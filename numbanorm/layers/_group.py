@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
 from numbanorm._errors import check_eps, check_groups, wrong_length
+from numbanorm._guests import everywhere
 from numbanorm.layers._layer import Layer
 from numbanorm.norms import group_norm
 from numbanorm.norms._checks import channel_axis_of
@@ -52,7 +53,7 @@ class GroupNorm(Layer):
         *,
         channel_axis: int = 1,
         dtype: DTypeLike = np.float32,
-        device: str | None = None,
+        device: str | int | None = None,
     ) -> None:
         super().__init__(dtype, device)
         check_eps(type(self).__name__, eps)
@@ -61,9 +62,10 @@ class GroupNorm(Layer):
         self.eps = eps
         self.affine = affine
         self.channel_axis = channel_axis
-        self.gamma = np.ones(self.num_channels, self.dtype) if affine else None
-        self.beta = np.zeros(self.num_channels, self.dtype) if affine else None
+        self.gamma = self._filled(1, self.num_channels) if affine else None
+        self.beta = self._filled(0, self.num_channels) if affine else None
 
+    @everywhere
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Normalise each group of channels of each sample."""
         array = as_array(x)

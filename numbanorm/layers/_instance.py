@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
 from numbanorm._errors import wrong_rank
+from numbanorm._guests import everywhere
 from numbanorm.layers._tracking import TrackingLayer
 from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._instance import tracked_instance_norm
@@ -32,7 +33,7 @@ class _InstanceNorm(TrackingLayer):
         momentum_convention: str = "torch",
         running_var: str = "unbiased",
         dtype: DTypeLike = np.float32,
-        device: str | None = None,
+        device: str | int | None = None,
     ) -> None:
         super().__init__(
             num_features,
@@ -47,6 +48,7 @@ class _InstanceNorm(TrackingLayer):
             device,
         )
 
+    @everywhere
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Normalise x, updating the running statistics in training if they are tracked."""
         array = as_array(x)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from numbanorm import _arrays
+from numbanorm._arrays import place_of
 from numbanorm._backend import load_backend
 from numbanorm._dtypes import is_float
 from numbanorm._errors import ShapeError
+from numbanorm._guests import as_host
 
 Array = NDArray[Any]
 
@@ -25,6 +28,10 @@ _KEYS = {
 }
 
 
+#: What lives where the layer is.
+_MOVED = ("gamma", "beta", "running_mean", "running_var")
+
+
 class Layer:
     """Base of all layers.
 
@@ -32,8 +39,12 @@ class Layer:
     ----------
     training : bool
         Set by :meth:`train` and :meth:`eval`.
-    gamma, beta, running_mean, running_var, num_batches_tracked : array or None
-        None where the layer has no such thing.
+    gamma, beta, running_mean, running_var : array or None
+        NumPy's, or CuPy's on a device; None where the layer has no such thing.
+    num_batches_tracked : numpy.ndarray or None
+        Always on the host.
+    device : str or int
+        Where :meth:`to` moved the layer.
     """
 
     gamma: Array | None = None
@@ -42,12 +53,15 @@ class Layer:
     running_var: Array | None = None
     num_batches_tracked: Array | None = None
 
-    def __init__(self, dtype: DTypeLike, device: str | None) -> None:
+    device: str | int = "cpu"
+
+    def __init__(self, dtype: DTypeLike, device: str | int | None) -> None:
         self.dtype = np.dtype(dtype)
         if not is_float(self.dtype):
             raise TypeError(f"dtype must be a floating-point dtype, but got {self.dtype}")
         self.training = True
-        self.to(device or "cpu")
+        if device is not None:
+            self.to(device)
 
     def train(self, mode: bool = True) -> Layer:
         """Switch to training (or, with False, to evaluation); returns self."""
@@ -58,20 +72,41 @@ class Layer:
         """Switch to evaluation; returns self."""
         return self.train(False)
 
-    def to(self, device: str) -> Layer:
-        """Move parameters and statistics to "cpu" or "cuda"; returns self.
+    def to(self, device: str | int) -> Layer:
+        """Move parameters and running statistics; returns self.
+
+        Parameters
+        ----------
+        device : {"cpu", "cuda"} or int
+            The current CUDA device, or the one of this number.
 
         Raises
         ------
         RuntimeError
-            For "cuda" where it cannot run; the message says what is missing.
+            For a device where CUDA cannot run; the message says what is missing.
         """
-        if device not in ("cpu", "cuda"):
-            raise ValueError(f"device must be 'cpu' or 'cuda', but got {device!r}")
-        if device == "cuda":
+        if device not in ("cpu", "cuda") and (not isinstance(device, int) or isinstance(device, bool) or device < 0):
+            raise ValueError(f"device must be 'cpu' or 'cuda', or the number of a CUDA device, but got {device!r}")
+        if device != "cpu":
             load_backend("cuda")
         self.device = device
+        for name in _MOVED:
+            array = getattr(self, name)
+            if array is not None:
+                setattr(self, name, self._brought(place_of(array).to_host(array)))
         return self
+
+    def _brought(self, array: Array) -> Array:
+        """A NumPy array where the layer is."""
+        if self.device == "cpu":
+            return array
+        place = _arrays.device()
+        with place.at(self.device if isinstance(self.device, int) else place.current()):
+            return place.from_host(array)
+
+    def _filled(self, value: float, shape: int | tuple[int, ...]) -> Array:
+        """A parameter or statistic to start with."""
+        return self._brought(np.full(shape, value, self.dtype))
 
     def parameters(self) -> list[Array]:
         """The learnable arrays themselves: gamma and beta, as far as the layer has them."""
@@ -85,12 +120,14 @@ class Layer:
         return sum(array.size for array in arrays)
 
     def state_dict(self) -> OrderedDict[str, Array]:
-        """Copies of all arrays under torch's keys, in torch's order."""
+        """Copies of all arrays under torch's keys, in torch's order; NumPy's, wherever the layer is."""
         pairs = ((key, getattr(self, name)) for name, key in _KEYS.items())
-        return OrderedDict((key, array.copy()) for key, array in pairs if array is not None)
+        return OrderedDict((key, np.array(place_of(array).to_host(array))) for key, array in pairs if array is not None)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy all arrays from `state` (NumPy arrays, or whatever :func:`numpy.asarray` takes).
+        """Copy all arrays from `state`; the layer stays where it is.
+
+        `state` holds NumPy arrays, device arrays, or whatever :func:`numpy.asarray` takes.
 
         Raises
         ------
@@ -106,7 +143,7 @@ class Layer:
                 f"Error(s) in loading state_dict for {type(self).__name__}: "
                 f"missing keys {missing}, unexpected keys {unexpected}"
             )
-        arrays = {key: np.asarray(state[key]) for key in own}
+        arrays = {key: as_host(state[key]) for key in own}
         for key, array in arrays.items():
             if array.shape != own[key].shape:
                 raise ShapeError(f"{key} should have shape {own[key].shape}, but has {array.shape}")
@@ -117,7 +154,8 @@ class Layer:
         with np.errstate(over="ignore"):  # all are cast before the first is copied
             cast = {key: array.astype(own[key].dtype) for key, array in arrays.items()}
         for key, array in cast.items():
-            own[key][...] = array
+            place = place_of(own[key])
+            place.copy(own[key], place.from_host(array))
 
     def _settings(self) -> str:
         raise NotImplementedError

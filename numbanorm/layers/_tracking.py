@@ -29,7 +29,7 @@ class TrackingLayer(Layer):
         running_var: str,
         channel_axis: int,
         dtype: DTypeLike,
-        device: str | None,
+        device: str | int | None,
     ) -> None:
         super().__init__(dtype, device)
         check_eps(type(self).__name__, eps)
@@ -45,15 +45,15 @@ class TrackingLayer(Layer):
         self.momentum_convention = momentum_convention
         self.biased = running_var == "biased"
         self.channel_axis = channel_axis
-        self.gamma = np.ones(self.num_features, self.dtype) if affine else None
-        self.beta = np.zeros(self.num_features, self.dtype) if affine else None
+        self.gamma = self._filled(1, self.num_features) if affine else None
+        self.beta = self._filled(0, self.num_features) if affine else None
         self.reset_running_stats()
 
     def reset_running_stats(self) -> None:
         """Forget all batches: mean 0, variance 1, count 0."""
         tracked = self.track_running_stats
-        self.running_mean = np.zeros(self.num_features, self.dtype) if tracked else None
-        self.running_var = np.ones(self.num_features, self.dtype) if tracked else None
+        self.running_mean = self._filled(0, self.num_features) if tracked else None
+        self.running_var = self._filled(1, self.num_features) if tracked else None
         self.num_batches_tracked = np.zeros((), np.int64) if tracked else None
 
     def _check_channels(self, x: Array) -> None:

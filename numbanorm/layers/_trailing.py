@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
 from numbanorm._errors import check_eps, wrong_normalized_shape
+from numbanorm._guests import everywhere
 from numbanorm.layers._layer import Layer
 from numbanorm.norms import layer_norm, rms_norm
 
@@ -20,7 +21,11 @@ class _TrailingAxes(Layer):
     """What layer and RMS norm share: parameters over the last axes."""
 
     def __init__(
-        self, normalized_shape: int | tuple[int, ...] | list[int], eps: float, dtype: DTypeLike, device: str | None
+        self,
+        normalized_shape: int | tuple[int, ...] | list[int],
+        eps: float,
+        dtype: DTypeLike,
+        device: str | int | None,
     ) -> None:
         super().__init__(dtype, device)
         check_eps(type(self).__name__, eps)
@@ -74,13 +79,14 @@ class LayerNorm(_TrailingAxes):
         bias: bool = True,
         *,
         dtype: DTypeLike = np.float32,
-        device: str | None = None,
+        device: str | int | None = None,
     ) -> None:
         super().__init__(normalized_shape, eps, dtype, device)
         self.elementwise_affine = elementwise_affine
-        self.gamma = np.ones(self.normalized_shape, self.dtype) if elementwise_affine else None
-        self.beta = np.zeros(self.normalized_shape, self.dtype) if elementwise_affine and bias else None
+        self.gamma = self._filled(1, self.normalized_shape) if elementwise_affine else None
+        self.beta = self._filled(0, self.normalized_shape) if elementwise_affine and bias else None
 
+    @everywhere
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Normalise x over its last axes."""
         array = as_array(x)
@@ -117,12 +123,13 @@ class RMSNorm(_TrailingAxes):
         elementwise_affine: bool = True,
         *,
         dtype: DTypeLike = np.float32,
-        device: str | None = None,
+        device: str | int | None = None,
     ) -> None:
         super().__init__(normalized_shape, eps, dtype, device)
         self.elementwise_affine = elementwise_affine
-        self.gamma = np.ones(self.normalized_shape, self.dtype) if elementwise_affine else None
+        self.gamma = self._filled(1, self.normalized_shape) if elementwise_affine else None
 
+    @everywhere
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Normalise x over its last axes."""
         array = as_array(x)

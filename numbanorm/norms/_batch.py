@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from numbanorm import _engine
 from numbanorm._arguments import as_running
-from numbanorm._dtypes import compute_dtype
-from numbanorm._engine import Normalized, Parameters, Scale
-from numbanorm._errors import check_eps, degenerate_batch
-from numbanorm._recurrences import reciprocal_std
-from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered
+from numbanorm._engine import Parameters, Scale, checked_scale
+from numbanorm._errors import degenerate_batch
+from numbanorm._guests import everywhere
+from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, other_axes
 
 Array = NDArray[Any]
 
 
+@everywhere
 def batch_norm(
     x: Any,
     gamma: Any = None,
@@ -122,23 +122,22 @@ class BatchNormSettings(NamedTuple):
         training: bool,
         out: Any,
         want: str = "",
-    ) -> Normalized:
-        operands = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-        array, backend = checked_input(x, out, **operands)
+    ) -> tuple[Array, ...]:
+        array, backend = checked_input(
+            x, out, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
+        )
         axis = channel_axis_of(array, self.channel_axis)
         channels = array.shape[axis]
-        check_eps("batch_norm", self.eps, positive=training)
+        scale = checked_scale("batch_norm", self.eps, positive=training)
         parameters = channel_parameters(gamma, beta, channels, axis)
         mean = as_running("running_mean", running_mean, channels, writeable=training)
         var = as_running("running_var", running_var, channels, writeable=training)
-        reduced = tuple(i for i in range(array.ndim) if i != axis)
+        reduced = other_axes(array.ndim, axis)
         if training:
-            return self._train(backend, array, reduced, parameters, mean, var, out, want)
+            return self._train(backend, array, reduced, parameters, scale, mean, var, out, want)
         if mean is None or var is None:
             raise ValueError("batch_norm in evaluation needs running_mean and running_var, but got None")
-        shape = [-1 if i == axis else 1 for i in range(array.ndim)]
-        given = mean.reshape(shape), var.reshape(shape)
-        return _engine.apply(backend, array, *given, reduced, parameters, Scale(self.eps), out=out, want=want)
+        return _engine.apply(backend, array, mean, var, reduced, parameters, scale, out=out, want=want)
 
     def _train(
         self,
@@ -146,23 +145,17 @@ class BatchNormSettings(NamedTuple):
         x: Array,
         reduced: tuple[int, ...],
         parameters: Parameters,
+        scale: Scale,
         running_mean: Array | None,
         running_var: Array | None,
         out: Any,
         want: str,
-    ) -> Normalized:
-        count = prod(x.shape[i] for i in reduced)
+    ) -> tuple[Array, ...]:
+        count = prod([x.shape[i] for i in reduced])
         if count == 1:
             raise degenerate_batch(x.shape)
-        result = _engine.normalize(backend, x, reduced, parameters, Scale(self.eps), out=out, want="var")
-        assert result.mean is not None
-        assert result.var is not None
-        if count:
+        y, mean, var = _engine.normalize(backend, x, reduced, parameters, scale, out=out, want="var")
+        if count and (running_mean is not None or running_var is not None):
             unbias = 1.0 if self.biased else count / (count - 1)
-            new = result.mean.reshape(-1), result.var.reshape(-1)
-            backend.update_running(*new, unbias, self.momentum, running_mean, running_var)
-        if not want:
-            return result
-        dtype = compute_dtype(x.dtype)
-        rstd = reciprocal_std(result.var, self.eps, False)
-        return result._replace(mean=result.mean.astype(dtype), rstd=rstd.astype(dtype))
+            backend.update_running(mean.reshape(-1), var.reshape(-1), unbias, self.momentum, running_mean, running_var)
+        return (y, *_engine.saved(x, mean, var, scale)) if want else (y,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ from numbanorm._arguments import as_array, as_parameter, check_out
 from numbanorm._axes import canonicalize_axis
 from numbanorm._backend import backend_for
 from numbanorm._dtypes import norm_dtype
-from numbanorm._engine import Normalized, Parameters
+from numbanorm._engine import Parameters
 from numbanorm._errors import ShapeError, degenerate_instance, wrong_length, wrong_parameter_shape
 
 Array = NDArray[Any]
@@ -20,35 +21,45 @@ Array = NDArray[Any]
 def checked_input(x: Any, out: Any, **operands: Any) -> tuple[Array, Any]:
     """x as an array and the backend for all operands, after a look at whether `out` can take the result."""
     array = as_array(x)
+    if out is None:
+        return array, backend_for({"x": array, **operands})
     backend = backend_for({"x": array, "out": out, **operands})
-    dtype = norm_dtype(array.dtype)
-    if out is not None:
-        check_out(out, array.shape, dtype)
+    check_out(out, array.shape, norm_dtype(array.dtype))
     return array, backend
 
 
-def delivered(result: Normalized, return_stats: bool) -> Any:
+def delivered(result: tuple[Array, ...], return_stats: bool) -> Any:
     """What the caller asked for of a result."""
-    return (result.y, result.mean, result.rstd) if return_stats else result.y
+    return result if return_stats else result[0]
 
 
 def channel_parameters(gamma: Any, beta: Any, channels: int, axis: int) -> Parameters:
     """gamma and beta of length `channels` along `axis`."""
     gamma, beta = as_parameter("gamma", gamma), as_parameter("beta", beta)
-    for name, parameter in (("gamma", gamma), ("beta", beta)):
-        if parameter is not None and parameter.shape != (channels,):
-            raise wrong_length(name, (channels,), parameter.shape)
-    return Parameters((axis,), gamma, beta)
+    expected = (channels,)
+    if gamma is not None and gamma.shape != expected:
+        raise wrong_length("gamma", expected, gamma.shape)
+    if beta is not None and beta.shape != expected:
+        raise wrong_length("beta", expected, beta.shape)
+    return (axis,), gamma, beta
+
+
+@lru_cache(maxsize=4096)
+def shape_over(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths of some axes."""
+    return tuple(shape[axis] for axis in axes)
 
 
 def axis_parameters(gamma: Any, beta: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Parameters:
     """gamma and beta with the shape of x over `axes`."""
     gamma, beta = as_parameter("gamma", gamma), as_parameter("beta", beta)
-    expected = tuple(shape[axis] for axis in axes)
-    for name, parameter in (("gamma", gamma), ("beta", beta)):
-        if parameter is not None and parameter.shape != expected:
-            raise wrong_parameter_shape(name, expected, parameter.shape)
-    return Parameters(axes, gamma, beta)
+    if gamma is not None or beta is not None:
+        expected = shape_over(shape, axes)
+        if gamma is not None and gamma.shape != expected:
+            raise wrong_parameter_shape("gamma", expected, gamma.shape)
+        if beta is not None and beta.shape != expected:
+            raise wrong_parameter_shape("beta", expected, beta.shape)
+    return axes, gamma, beta
 
 
 def channel_axis_of(x: Array, channel_axis: int) -> int:
@@ -58,6 +69,12 @@ def channel_axis_of(x: Array, channel_axis: int) -> int:
     return canonicalize_axis(channel_axis, x.ndim)
 
 
+@lru_cache(maxsize=256)
+def other_axes(ndim: int, *axes: int) -> tuple[int, ...]:
+    """All axes but these."""
+    return tuple(axis for axis in range(ndim) if axis not in axes)
+
+
 def sample_axis_of(channel_axis: int) -> int:
     """The first axis that is not the channels'."""
     return 1 if channel_axis == 0 else 0
@@ -65,7 +82,7 @@ def sample_axis_of(channel_axis: int) -> int:
 
 def spatial_axes(x: Array, channel_axis: int) -> tuple[int, ...]:
     """All axes but the samples' and the channels'; raises if they hold a single element."""
-    axes = tuple(i for i in range(x.ndim) if i not in (channel_axis, sample_axis_of(channel_axis)))
-    if prod(x.shape[i] for i in axes) == 1:
+    axes = other_axes(x.ndim, channel_axis, sample_axis_of(channel_axis))
+    if prod([x.shape[i] for i in axes]) == 1:
         raise degenerate_instance(x.shape)
     return axes

@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _engine
-from numbanorm._engine import Parameters, Scale
-from numbanorm._errors import check_eps, check_groups, degenerate_batch
-from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, sample_axis_of
+from numbanorm._arrays import HOST, place_of
+from numbanorm._engine import checked_scale
+from numbanorm._errors import check_groups, degenerate_batch
+from numbanorm._guests import everywhere
+from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, other_axes, sample_axis_of
 
 Array = NDArray[Any]
 
 
+@everywhere
 def group_norm(
     x: Any,
     num_groups: int,
@@ -74,33 +77,20 @@ def group_norm(
     channels = array.shape[axis]
     num_groups = index(num_groups)
     check_groups(channels, num_groups)
-    check_eps("group_norm", eps)
-    parameters = channel_parameters(gamma, beta, channels, axis)
+    scale = checked_scale("group_norm", eps)
+    _, gamma, beta = channel_parameters(gamma, beta, channels, axis)
     if array.size == num_groups:
         raise degenerate_batch(array.shape)
-
-    def grouped(a: Array | None, shape: tuple[int, ...]) -> Array | None:
-        # Splitting an axis never copies, so `out` is still written in place.
-        return None if a is None else a.reshape(shape)
-
     split = (num_groups, channels // num_groups)
     shape = (*array.shape[:axis], *split, *array.shape[axis + 1 :])
-    features = Parameters((axis, axis + 1), *(grouped(p, split) for p in parameters[1:]))
-    sample = sample_axis_of(axis) + (axis == 0)
-    reduced = tuple(i for i in range(len(shape)) if i not in (axis, sample))
+    # Splitting an axis never copies, so `out` is still written in place.
+    target = None if out is None else (np.asarray(out) if place_of(out) is HOST else out).reshape(shape)
+    reduced = other_axes(len(shape), axis, sample_axis_of(axis) + (axis == 0))
+    features = ((axis, axis + 1), gamma, beta)
     want = "rstd" if return_stats else ""
-    source = array.reshape(shape)
-    result = _engine.normalize(
-        backend,
-        source,
-        reduced,
-        features,
-        Scale(eps),
-        out=grouped(None if out is None else np.asarray(out), shape),
-        want=want,
-    )
-    y = out if out is not None else result.y.reshape(array.shape)
+    y, *statistics = _engine.normalize(backend, array.reshape(shape), reduced, features, scale, out=target, want=want)
+    y = out if out is not None else y.reshape(array.shape)
     if not return_stats:
         return y
-    repeated = (np.repeat(s.squeeze(axis + 1), split[1], axis) for s in (result.mean, result.rstd) if s is not None)
-    return (y, *repeated)
+    place = place_of(array)
+    return (y, *(place.evaluate(lambda s: np.repeat(s.squeeze(axis + 1), split[1], axis), s) for s in statistics))

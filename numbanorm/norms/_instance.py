@@ -5,11 +5,14 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _engine
-from numbanorm._engine import Scale
-from numbanorm._errors import check_eps
+from numbanorm._arrays import place_of
+from numbanorm._dtypes import compute_dtype
+from numbanorm._engine import checked_scale, statistics_dtype
+from numbanorm._guests import everywhere
 from numbanorm._reduction import moments
 from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, spatial_axes
@@ -17,6 +20,7 @@ from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked
 Array = NDArray[Any]
 
 
+@everywhere
 def instance_norm(
     x: Any,
     gamma: Any = None,
@@ -67,13 +71,11 @@ def instance_norm(
     """
     array, backend = checked_input(x, out, gamma=gamma, beta=beta)
     axis = channel_axis_of(array, channel_axis)
-    check_eps("instance_norm", eps)
+    scale = checked_scale("instance_norm", eps)
     parameters = channel_parameters(gamma, beta, array.shape[axis], axis)
     reduced = spatial_axes(array, axis)
     want = "rstd" if return_stats else ""
-    return delivered(
-        _engine.normalize(backend, array, reduced, parameters, Scale(eps), out=out, want=want), return_stats
-    )
+    return delivered(_engine.normalize(backend, array, reduced, parameters, scale, out=out, want=want), return_stats)
 
 
 def tracked_instance_norm(
@@ -92,17 +94,24 @@ def tracked_instance_norm(
         y: Array = instance_norm(x, gamma, beta, eps=settings.eps, out=out)
         return y
     if not training:
-        return settings(x, gamma, beta, running_mean, running_var, training=False, out=out).y
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
+        return settings(x, gamma, beta, running_mean, running_var, training=False, out=out)[0]
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
     parameters = channel_parameters(gamma, beta, array.shape[1], 1)
     reduced = spatial_axes(array, 1)
-    _, mean, m2 = moments(array, reduced)
-    n = prod(array.shape[2:])
-    spread = (1,) * len(reduced)
-    mean, var = mean.reshape(mean.shape + spread), (m2 / n).reshape(m2.shape + spread)
-    result = _engine.apply(backend, array, mean, var, reduced, parameters, Scale(settings.eps), out=out)
+    place, kept = place_of(array), array.shape[:2]
+    dtype = statistics_dtype(backend, np.dtype(np.float64), compute_dtype(array.dtype))
+    mean, var = place.empty(prod(kept), dtype), place.empty(prod(kept), dtype)
     if array.size:
-        unbiased = 1.0 if settings.biased else n / (n - 1)
-        new = (statistic.reshape(statistic.shape[:2]).mean(0) for statistic in (mean, var))
-        backend.update_running(*new, unbiased, settings.momentum, running_mean, running_var)
-    return result.y
+        flat = (component.reshape(-1) for component in moments(array, reduced, backend=backend))
+        backend.finish_moments(*flat, 0, True, False, mean, var)
+    scale = checked_scale("instance_norm", settings.eps)
+    shaped = mean.reshape(kept), var.reshape(kept)
+    result = _engine.apply(backend, array, *shaped, reduced, parameters, scale, out=out)
+    if array.size:
+        new = place.empty(kept[1], dtype), place.empty(kept[1], dtype)
+        for statistic, average in zip(shaped, new, strict=True):
+            backend.mean_var_cols(statistic.reshape(1, *kept), 0, False, average.reshape(1, -1), place.nothing(dtype))
+        n = prod(array.shape[2:])
+        unbias = 1.0 if settings.biased else n / (n - 1)
+        backend.update_running(*new, unbias, settings.momentum, running_mean, running_var)
+    return result[0]

@@ -6,11 +6,12 @@ from typing import Any
 
 from numbanorm import _engine
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._engine import Scale
-from numbanorm._errors import check_choice, check_eps
+from numbanorm._engine import checked_scale
+from numbanorm._guests import everywhere
 from numbanorm.norms._checks import axis_parameters, checked_input, delivered
 
 
+@everywhere
 def layer_norm(
     x: Any,
     gamma: Any = None,
@@ -66,15 +67,14 @@ def layer_norm(
            [-1.225,  0.   ,  1.225]])
     """
     array, backend = checked_input(x, out, gamma=gamma, beta=beta)
-    check_eps("layer_norm", eps)
-    check_choice("eps_on", eps_on, ("var", "std"))
+    scale = checked_scale("layer_norm", eps, eps_on)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = axis_parameters(gamma, beta, array.shape, axes)
     want = "rstd" if return_stats else ""
-    scale = Scale(eps, eps_on == "std")
     return delivered(_engine.normalize(backend, array, axes, parameters, scale, out=out, want=want), return_stats)
 
 
+@everywhere
 def rms_norm(
     x: Any,
     gamma: Any = None,
@@ -105,9 +105,8 @@ def rms_norm(
     array([0.8485, 1.1314])
     """
     array, backend = checked_input(x, out, gamma=gamma)
-    check_eps("rms_norm", eps)
+    scale = checked_scale("rms_norm", eps, use_mean=False)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = axis_parameters(gamma, None, array.shape, axes)
     want = "rstd" if return_stats else ""
-    scale = Scale(eps, use_mean=False)
     return delivered(_engine.normalize(backend, array, axes, parameters, scale, out=out, want=want), return_stats)

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from numbanorm import _engine
 from numbanorm._arguments import as_parameter
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._engine import Parameters, Scale
-from numbanorm._errors import ShapeError, check_choice, check_eps
+from numbanorm._engine import Parameters, checked_scale
+from numbanorm._errors import ShapeError
+from numbanorm._guests import everywhere
 from numbanorm.norms._checks import checked_input
 
 Array = NDArray[Any]
 
 
+@everywhere
 def standardize(
     x: Any,
     axis: Axis = None,
@@ -69,17 +71,19 @@ def standardize(
     array([-1.2247,  0.    ,  1.2247])
     """
     array, backend = checked_input(x, out, gamma=gamma, beta=beta)
-    check_eps("standardize", eps)
-    check_choice("eps_on", eps_on, ("var", "std"))
+    scale = checked_scale("standardize", eps, eps_on, ddof=ddof)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = _broadcast_parameters(gamma, beta, array.shape)
-    return _engine.normalize(backend, array, axes, parameters, Scale(eps, eps_on == "std", ddof=ddof), out=out).y
+    y: Array = _engine.normalize(backend, array, axes, parameters, scale, out=out)[0]
+    return y
 
 
 def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Parameters:
     """Parameters of any shape that broadcasts to `shape`, over the axes along which one varies."""
     gamma, beta = as_parameter("gamma", gamma), as_parameter("beta", beta)
     given = [p for p in (gamma, beta) if p is not None]
+    if not given:
+        return (), None, None
     for name, parameter in (("gamma", gamma), ("beta", beta)):
         try:
             fits = parameter is None or np.broadcast_shapes(parameter.shape, shape) == shape
@@ -95,4 +99,4 @@ def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Para
     def spread(parameter: Array | None) -> Array | None:
         return None if parameter is None else np.broadcast_to(parameter, varying).reshape(compact)
 
-    return Parameters(features, spread(gamma), spread(beta))
+    return features, spread(gamma), spread(beta)

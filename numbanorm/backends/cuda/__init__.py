@@ -1,4 +1,7 @@
-"""The place of the CUDA backend. This release has no CUDA kernels.
+"""CUDA kernels written in Python for CuPy's arrays. See :mod:`numbanorm.backends` for the contract.
+
+Importing this package costs nothing: the launchers, and with them Numba's CUDA, CuPy and
+cuda.core, are imported when the first of them is asked for.
 
 :func:`availability` looks at the machine in the order in which things fail (device
 driver, Python packages, device), so that its message names the first thing to mend.
@@ -8,12 +11,40 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 name = "cuda"
 
 _PACKAGES = {"numba_cuda": "numba-cuda", "cuda.core": "cuda-core", "cupy": "cupy-cuda13x"}
 _INSTALL = 'pip install "numbanorm[cuda13]"'
+
+_HOMES = {
+    "affine": ("affine_cols", "affine_rows"),
+    "moments": (
+        "combine_moments",
+        "finish_moments",
+        "mean_var_cols",
+        "mean_var_rows",
+        "moments_cols",
+        "moments_rows",
+        "update_running",
+    ),
+    "normalize": ("norm_channels", "norm_groups", "norm_rows"),
+}
+_HOME_OF = {launcher: home for home, launchers in _HOMES.items() for launcher in launchers}
+
+__all__ = ["availability", "name", *_HOME_OF]
+
+
+def __getattr__(attribute: str) -> Any:
+    """A launcher, at its first use."""
+    if attribute not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+    launcher = getattr(import_module(f"{__name__}.{_HOME_OF[attribute]}"), attribute)
+    globals()[attribute] = launcher
+    return launcher
 
 
 def _missing_packages() -> list[str]:
@@ -50,6 +81,4 @@ def availability() -> str | None:
     packages = _missing_packages()
     if packages:
         problems.append(f"Python packages are missing ({', '.join(packages)}): {_INSTALL}")
-    if not problems:
-        problems.append("this release of numbanorm has no CUDA kernels: move the array to the host")
-    return "the cuda backend cannot run: " + "; ".join(problems)
+    return "the cuda backend cannot run: " + "; ".join(problems) if problems else None

@@ -1,0 +1,236 @@
+"""The one seam between arrays in host memory and arrays on a device.
+
+Inside the package an array is a ``numpy.ndarray`` or, on a device, a ``cupy.ndarray``.
+Shapes, views and indexing they spell alike; what they spell differently, or what needs
+the device, is asked of the place where they live: :class:`Host` or :class:`Device`, by
+the same method names. Arrays of other kinds become CuPy's at the door (``_guests.py``).
+
+Nothing here launches a kernel on the way of a norm whose operands are dense and of the
+right dtype: only :meth:`Device.empty` is called, which takes memory from CuPy's pool.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _pool
+
+Array = NDArray[Any]
+Shape = int | tuple[int, ...] | list[int]
+
+
+def is_device_array(array: Any) -> bool:
+    """Whether `array` lives in GPU memory; nothing is asked of its contents."""
+    kind = type(array)
+    if kind is np.ndarray:
+        return False
+    if hasattr(kind, "__cuda_array_interface__"):
+        # torch's tensors have the attribute wherever they are, and raise for some that are on a device.
+        return bool(getattr(array, "is_cuda", True))
+    return hasattr(kind, "__dlpack_device__") and array.__dlpack_device__()[0] == 2
+
+
+class Host:
+    """NumPy's arrays."""
+
+    #: Bytes of an array with gaps that are gathered at a time.
+    piece_bytes = 1 << 19
+    #: Moments kept at a time on the way to a result (24 bytes each).
+    max_parts = 1 << 15
+
+    empty = staticmethod(np.empty)
+    output = staticmethod(_pool.empty)
+    zeros = staticmethod(np.zeros)
+    overlap = staticmethod(np.may_share_memory)
+
+    @staticmethod
+    @cache
+    def constant(value: float, dtype: np.dtype[Any]) -> Array:
+        """A read-only array of one element."""
+        constant = np.full(1, value, dtype)
+        constant.flags.writeable = False
+        return constant
+
+    @staticmethod
+    @cache
+    def nothing(dtype: np.dtype[Any]) -> Array:
+        """An array of length 0: an output that is not wanted."""
+        return np.empty(0, dtype)
+
+    @staticmethod
+    def address(array: Array) -> int:
+        """Of the first element."""
+        return int(array.ctypes.data)
+
+    @staticmethod
+    def is_aligned(array: Array) -> bool:
+        """Whether elements lie at multiples of their size."""
+        return array.flags.aligned
+
+    @staticmethod
+    def is_writeable(array: Array) -> bool:
+        """Whether it may be written to."""
+        return array.flags.writeable
+
+    @staticmethod
+    def dense(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
+        """The same numbers in C order, aligned, in native byte order; a copy only if they are not."""
+        array = np.asarray(array, dtype or array.dtype.newbyteorder("="), order="C")
+        return array if array.flags.aligned else array.copy()
+
+    @staticmethod
+    def duplicate(array: Array) -> Array:
+        """A copy in C order."""
+        return array.copy()
+
+    @staticmethod
+    def copy(target: Array, source: Array) -> None:
+        """Copy, broadcasting and casting."""
+        np.copyto(target, source, casting="same_kind")
+
+    @staticmethod
+    def evaluate(function: Callable[..., Any], *arrays: Array) -> Array:
+        """A function written with NumPy's, with inf and NaN as compiled code gives them: without a warning."""
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*arrays))
+
+    @staticmethod
+    def result(array: Array) -> Any:
+        """What a reduction returns: an array or a scalar."""
+        return array if array.ndim else array[()]
+
+    @staticmethod
+    def to_host(array: Array) -> Array:
+        """As a NumPy array."""
+        return array
+
+    @staticmethod
+    def from_host(array: Array) -> Array:
+        """A NumPy array as one of this place."""
+        return array
+
+
+class Device:
+    """CuPy's arrays on the current device. Copies, fills and evaluations are launches; views are not."""
+
+    #: Never in pieces, each of which would be a launch: gaps are closed by one copy.
+    piece_bytes = 1 << 62
+    #: 24 MiB of scratch.
+    max_parts = 1 << 20
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self.ndarray = cupy.ndarray
+        self.empty = self.output = cupy.ndarray
+        self._kept: dict[tuple[Any, ...], Array] = {}
+
+    def current(self) -> int:
+        """Ordinal of the current device."""
+        return int(self._cupy.cuda.runtime.getDevice())
+
+    def at(self, ordinal: int, stream: int | None = None) -> AbstractContextManager[Any]:
+        """Work on another device, and on the stream with this handle if one is given."""
+        stack = ExitStack()
+        stack.enter_context(self._cupy.cuda.Device(ordinal))
+        if stream is not None:
+            stack.enter_context(self._cupy.cuda.ExternalStream(stream, ordinal))
+        return stack
+
+    def zeros(self, shape: Shape, dtype: Any = float) -> Array:
+        """Filled with zeros."""
+        return self._cupy.zeros(shape, dtype)  # type: ignore[no-any-return]
+
+    def constant(self, value: float, dtype: np.dtype[Any]) -> Array:
+        """An array of one element, made once for each device."""
+        key = (self.current(), value, dtype)
+        constant = self._kept.get(key)
+        if constant is None:
+            constant = self._kept[key] = self.from_host(np.full(1, value, dtype))
+        return constant
+
+    def nothing(self, dtype: np.dtype[Any]) -> Array:
+        """An array of length 0: an output that is not wanted."""
+        nothing = self._kept.get((dtype,))
+        if nothing is None:
+            nothing = self._kept[(dtype,)] = self.empty(0, dtype)
+        return nothing
+
+    def overlap(self, a: Array, b: Array) -> bool:
+        """Whether their ranges of addresses overlap."""
+        return bool(self._cupy.may_share_memory(a, b))
+
+    def address(self, array: Any) -> int:
+        """Of the first element."""
+        return int(array.data.ptr)
+
+    def is_aligned(self, array: Array) -> bool:
+        """Whether elements lie at multiples of their size."""
+        return self.address(array) % array.itemsize == 0
+
+    def is_writeable(self, array: Array) -> bool:
+        """Whether it may be written to."""
+        return True
+
+    def dense(self, array: Array, dtype: np.dtype[Any] | None = None) -> Array:
+        """The same numbers in C order and `dtype`; a copy only if they are not."""
+        if array.flags.c_contiguous and (dtype is None or array.dtype == dtype) and self.is_aligned(array):
+            return array
+        return self.duplicate(array, dtype)
+
+    def duplicate(self, array: Array, dtype: np.dtype[Any] | None = None) -> Array:
+        """A copy in C order."""
+        duplicate = self.empty(array.shape, dtype or array.dtype)
+        self.copy(duplicate, array)
+        return duplicate
+
+    def copy(self, target: Array, source: Array) -> None:
+        """Copy, broadcasting and casting."""
+        target[...] = source
+
+    def evaluate(self, function: Callable[..., Any], *arrays: Array) -> Array:
+        """A function written with NumPy's, which CuPy's arrays answer with their own."""
+        return function(*arrays)  # type: ignore[no-any-return]
+
+    def result(self, array: Array) -> Any:
+        """What a reduction returns: an array even of no dimensions, because a scalar would be waited for."""
+        return array
+
+    def to_host(self, array: Any) -> Array:
+        """As a NumPy array; waits for the device."""
+        return array.get()  # type: ignore[no-any-return]
+
+    def from_host(self, array: Array) -> Array:
+        """A NumPy array on this device, there for every stream when this returns."""
+        copy = self._cupy.array(array)
+        self._cupy.cuda.get_current_stream().synchronize()
+        return copy  # type: ignore[no-any-return]
+
+
+Place = Host | Device
+HOST = Host()
+
+
+@cache
+def device() -> Device:
+    """The place of CuPy's arrays; CuPy must be there."""
+    return Device()
+
+
+def place_of(array: Any) -> Any:
+    """The place where a NumPy or CuPy array lives."""
+    return HOST if isinstance(array, np.ndarray) else device()
+
+
+def is_cupy_array(array: Any) -> bool:
+    """Whether this is an array of CuPy, which is not imported for the question."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)

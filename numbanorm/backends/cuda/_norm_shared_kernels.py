@@ -1,0 +1,128 @@
+"""Norms of rows that fit in a block's shared memory; see :mod:`._norm_rows_kernels` for the layout.
+
+Every thread parks the units that it loaded and reads only those again, so shared memory
+serves as more registers: no barriers, and word k of all threads side by side, no conflicts.
+"""
+
+from __future__ import annotations
+
+from numba import cuda
+from numba.cuda import types
+
+from numbanorm.backends.cuda import _jit
+from numbanorm.backends.cuda._arithmetic import two_sum
+from numbanorm.backends.cuda._intrinsics import forgotten, product, real
+from numbanorm.backends.cuda._norm_arithmetic import (
+    EPS_ON_STD,
+    KEEP_STATISTICS,
+    USE_MEAN,
+    added,
+    choose_scale,
+    quotient,
+    reciprocal_std,
+    team_sums,
+)
+from numbanorm.backends.cuda._norm_rows_kernels import (
+    keep_statistics,
+    normalised,
+    on_chip_parameters,
+    segment_of,
+    square_sums,
+    variance,
+)
+from numbanorm.backends.cuda._vectors import units
+
+#: Units that a thread has in flight.
+AT_ONCE = 4
+
+int64 = types.int64
+
+
+@_jit.kernel
+def norm_rows_shared(kind, vector):
+    """Rows in shared memory: each block takes one row."""
+    unit = units(kind, vector)
+    width, words, word, load, keep, expand = unit.width, unit.words, unit.word, unit.load, unit.keep, unit.expand
+    store, kept = unit.store, AT_ONCE * unit.words
+    number, total_of, add = real(kind), added(kind, width), square_sums(kind, vector)
+    pair, triple, finish = team_sums(kind, False), team_sums(kind, True), variance(kind)
+    choose, reciprocal, write = choose_scale(kind), reciprocal_std(kind), normalised(kind, vector)
+    zero, one = number(0), number(1)
+
+    def norm_rows_shared(
+        x, gamma, beta, y, first, second, n_rows, n_cols, stride, gap, magic, shift,
+        n_gamma, n_beta, row_step, segment_step, lanes, flags, count, inverse, tiny, eps,
+    ):  # fmt: skip
+        buffers = cuda.shared.array((2, 96), number)
+        parked = cuda.shared.array(0, word)
+        held = cuda.local.array(kept, word)
+        values = cuda.local.array(width, number)
+        lane = cuda.threadIdx.x
+        row = int64(cuda.blockIdx.x)
+        start = row * stride
+        step = lanes * width
+
+        high, low = zero, zero
+        place = lane
+        for first_j in range(lane * width, n_cols, AT_ONCE * step):
+            for v in range(AT_ONCE):
+                j = first_j + v * step
+                keep(load(x, start + j + segment_of(j, magic, shift) * gap, j < n_cols), held, v * words)
+            for v in range(AT_ONCE):
+                if first_j + v * step < n_cols:
+                    expand(held, v * words, values)
+                    high, error = two_sum(high, total_of(values))
+                    low += error
+                    for k in range(words):
+                        parked[place + k * lanes] = held[v * words + k]
+                    place += words * lanes
+
+        scale = one
+        while True:
+            mean = zero
+            if flags & USE_MEAN:
+                if scale != one:
+                    high, low = zero, zero
+                    place = lane
+                    for _ in range(lane * width, n_cols, step):
+                        for k in range(words):
+                            held[k] = parked[place + k * lanes]
+                        place += words * lanes
+                        expand(held, 0, values)
+                        high, error = two_sum(high, product(total_of(values), scale))
+                        low += error
+                _, high, low = pair(zero, high, low, lanes, buffers[0])
+                mean = quotient(high, low, count, inverse)
+            total, high, low = zero, zero, zero
+            place = lane
+            for _ in range(lane * width, n_cols, step):
+                for k in range(words):
+                    held[k] = parked[place + k * lanes]
+                place += words * lanes
+                expand(held, 0, values)
+                total, high, low = add(values, scale, mean, total, high, low)
+            total, high, low = triple(total, high, low, lanes, buffers[1])
+            var, rest, m2 = finish(total, high, low, count, inverse, flags & USE_MEAN)
+            better = choose(m2, mean, tiny) if scale == one else scale
+            if better == scale:
+                break
+            scale = better
+            cuda.syncthreads()
+
+        rstd = reciprocal(var, eps, scale, flags & EPS_ON_STD)
+        row, lane, step = forgotten(row), forgotten(lane), forgotten(step)
+        if flags & KEEP_STATISTICS and lane == 0:
+            keep_statistics(first, second, row, flags, mean, rest, var, rstd, scale)
+        place = lane
+        for j in range(lane * width, n_cols, step):
+            for k in range(words):
+                held[k] = parked[place + k * lanes]
+            place += words * lanes
+            expand(held, 0, values)
+            write(
+                values, row, j, scale, mean, rest, rstd, gamma, beta,
+                n_gamma, n_beta, row_step, segment_step, magic, shift, flags,
+            )  # fmt: skip
+            store(y, row * stride + j + segment_of(j, magic, shift) * gap, values, True)
+
+    return norm_rows_shared, on_chip_parameters(kind), 1024

@@ -1,0 +1,182 @@
+"""Statistics of rows that are split over blocks: x is read once, by whoever is there.
+
+Rows lie as in :mod:`._norm_rows_kernels`. Block (row, piece) sums its piece (see
+:mod:`._arithmetic` for what sums are); the last block of a row merges the pieces in their
+order and leaves what ``affine_*`` kernels take: the mean as two numbers, and 1 / std.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from numba import cuda
+from numba.cuda import types
+
+from numbanorm.backends.cuda import _jit
+from numbanorm.backends.cuda._accumulate import adder, starter
+from numbanorm.backends.cuda._arithmetic import (
+    MOST,
+    SCALED,
+    WARP_SUMS,
+    m2_of,
+    mean_of,
+    merged,
+    over_block,
+    quotient,
+    store_sums,
+)
+from numbanorm.backends.cuda._intrinsics import (
+    VECTOR,
+    exponent_of,
+    pointer,
+    power_of_two,
+    real,
+)
+from numbanorm.backends.cuda._jit import device
+from numbanorm.backends.cuda._norm_arithmetic import (
+    EPS_ON_STD,
+    KEEP_STATISTICS,
+    KEEP_VARIANCE,
+    USE_MEAN,
+    compute_kind,
+    reciprocal_std,
+)
+from numbanorm.backends.cuda._norm_rows_kernels import segment_of
+from numbanorm.backends.cuda._parts import is_last, loader, part_loader
+
+int32, int64, uint32 = types.int32, types.int64, types.uint32
+
+#: Threads of a block.
+THREADS = 256
+#: A further bit of `flags`: eps is so large that a variance that underflows is nothing beside it.
+EPS_HIDES = 1 << 12
+
+
+def elements_at_once(kind: str) -> int:
+    """Elements that a thread has in flight: 64 bytes, or 32 of a 16-bit dtype."""
+    return 8 if kind == "float64" else 16
+
+
+@cache
+def finisher(kind: str) -> Any:
+    """``finish(i, sums..., arrays..., n as a pair, 1 / n, eps, flags)``: statistics of row i to all that want them."""
+    number, reciprocal = real(kind), reciprocal_std(kind)
+    zero = number(0)
+    # Numbers that are not all equal differ by more of their mean, if fewer than 2**40.
+    equal = number(2.0**-150 if kind == "float64" else 2.0**-92)
+
+    @device
+    def finish(i, c, k, a, al, b, bl, centre, rest, ready, first, second, n, nl, inverse, eps, flags):
+        q, ql = quotient(a, al, n, nl, inverse)
+        mean, low = mean_of(c, k, q, ql)
+        m2, m2l = m2_of(a, al, b, bl, q, ql)
+        v, vl = quotient(m2, m2l, n, nl, inverse)
+        v = v + vl if m2 > zero else m2
+        scaled = mean * number(power_of_two(k))
+        if v < scaled * scaled * equal:
+            v = zero
+            if flags & USE_MEAN:
+                k = int32(0)
+        if not flags & USE_MEAN:
+            v = cuda.fma(scaled, scaled, v)
+            mean = zero
+            low = zero
+        # Beside eps, or beyond what float32 can hold of it, the finest scales are too fine.
+        coarser = min(k, int32(0)) if flags & EPS_HIDES else min(k, int32(90))
+        if coarser < k:
+            ratio = power_of_two(max(int32(coarser - k), int32(-126)))
+            v = v * ratio * ratio
+            k = coarser
+        scale = number(power_of_two(k))
+        back = number(power_of_two(int32(-k)))
+        rstd = reciprocal(v, eps, scale, flags & EPS_ON_STD) * scale
+        centre[i] = mean
+        rest[i] = low
+        ready[i] = rstd
+        if flags & KEEP_STATISTICS:
+            first[i] = mean
+            second[i] = v * back * back if flags & KEEP_VARIANCE else rstd
+
+    return finish
+
+
+@_jit.kernel
+def split_statistics(kind, vector):
+    """Grid: n_splits blocks for each row, each taking `piece` elements, a multiple of 16 bytes."""
+    number, scaled, width = real(kind), kind in SCALED, VECTOR[kind] if vector else 1
+    count = elements_at_once(kind)
+    n_loads, stride, step = count // width, THREADS * width, THREADS * count
+    start, add, load = starter(kind, count, 1), adder(kind, count, 1, False), loader(kind, width, "")
+    reduce_block, load_part, finish = over_block(THREADS, scaled, number), part_loader(kind), finisher(kind)
+    zero = number(0)
+
+    @device
+    def fetch(r, x, origin, offset, j, n, gap, magic, shift):
+        """Elements from the j-th of a piece on, zeros from the n-th on; how many there are."""
+        present = int32(0)
+        for u in range(n_loads):
+            i = int32(j + u * stride)
+            at = origin + i + segment_of(offset + i, magic, shift) * gap
+            values = load(x, at, i < n)
+            for e in range(width):
+                r[u * width + e] = values[e]
+            if i < n:
+                present = int32(present + width)
+        return present
+
+    @device
+    def fill(r, j, n, value):
+        for u in range(n_loads):
+            for e in range(width):
+                r[u * width + e] = r[u * width + e] if j + u * stride < n else value
+
+    def split_statistics(
+        x, scratch, tickets, centre, rest, ready, first, second, n_cols, row_stride, segment, gap,
+        piece, magic, shift, n_splits, flags, n, nl, inverse, eps,
+    ):  # fmt: skip
+        shared = cuda.shared.array(WARP_SUMS, number)
+        r = cuda.local.array(count, number)
+        t = cuda.threadIdx.x
+        row = int64(cuda.blockIdx.x) // n_splits
+        split = int64(cuda.blockIdx.x) - row * n_splits
+        left = split * piece
+        length = int32(min(piece, n_cols - left))
+        segments = left // segment
+        origin = row * row_stride + left + segments * gap
+        offset = int32(left - segments * segment)
+
+        j = int32(t * width)
+        size = fetch(r, x, origin, offset, j, length, gap, magic, shift)
+        c, scale, about = start(r, 0, number(size))
+        fill(r, j, length, c)
+        scale, about, a, al, b, bl = add(r, 0, scale, about, zero, zero, zero, zero)
+        j = int32(j + step)
+        while j < length:
+            present = fetch(r, x, origin, offset, j, length, gap, magic, shift)
+            if present < count:
+                fill(r, j, length, c)
+            scale, about, a, al, b, bl = add(r, 0, scale, about, a, al, b, bl)
+            size = int32(size + present)
+            j = int32(j + step)
+        k = int32(0)
+        if scaled:
+            k = exponent_of(scale) if size > 0 else int32(MOST)
+        total, c, k, a, al, b, bl = reduce_block(number(size), c, k, a, al, b, bl, shared)
+        if n_splits > 1:
+            if t == 0:
+                store_sums(scratch, int64(cuda.blockIdx.x), int64(cuda.gridDim.x), total, c, number(k), a, al, b, bl)
+            if not is_last(tickets, row, n_splits):
+                return
+            total, c, k, a, al, b, bl = zero, zero, int32(MOST), zero, zero, zero, zero
+            for s in range(t, n_splits, THREADS):
+                n2, c2, k2, a2, al2, b2, bl2 = load_part(scratch, row * n_splits + s, int64(cuda.gridDim.x))
+                total, c, k, a, al, b, bl = merged(total, c, k, a, al, b, bl, n2, c2, k2, a2, al2, b2, bl2)
+            total, c, k, a, al, b, bl = reduce_block(total, c, k, a, al, b, bl, shared)
+        if t == 0:
+            finish(row, c, k, a, al, b, bl, centre, rest, ready, first, second, n, nl, inverse, eps, flags)
+
+    p = pointer(compute_kind(kind))
+    arrays = (pointer(kind), p, pointer("uint32"), p, p, p, p, p)
+    layout = (int64, int64, int64, int64, int64, uint32, int32, int32, int32)
+    return split_statistics, (*arrays, *layout, number, number, number, number), THREADS

@@ -1,0 +1,85 @@
+"""Statistics that a norm takes in a launch of their own, left in scratch for the next one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanorm.backends.cuda import _jit
+from numbanorm.backends.cuda._arithmetic import N_SUMS
+from numbanorm.backends.cuda._launch_norms import Layout, channels_last_plan, division, split_plan
+from numbanorm.backends.cuda._norm_arithmetic import EPS_ON_STD, RANGES, compute_kind
+from numbanorm.backends.cuda._norm_columns_kernels import column_statistics
+from numbanorm.backends.cuda._norm_split_kernels import EPS_HIDES, split_statistics
+from numbanorm.backends.cuda.affine import aligned, kind_of
+
+Array = Any
+
+
+def _numbers(kind: str, count: int, eps: float) -> tuple[Any, ...]:
+    """The count as a pair, its reciprocal, and eps."""
+    number = np.dtype(compute_kind(kind)).type
+    high = number(count)
+    return high, number(count - int(high)), number(1 / count), number(eps)
+
+
+def _hides(kind: str, eps: float, flags: int) -> int:
+    """Whether a variance that underflows is nothing beside eps."""
+    shadow = RANGES[compute_kind(kind)].shadow
+    return EPS_HIDES * (eps > (shadow**0.5 if flags & EPS_ON_STD else shadow))
+
+
+def _room(n_sets: int, n_parts: int, kind: str) -> tuple[Any, Any, tuple[Any, Any, Any]]:
+    """Tickets, scratch for the sums of parts, and for (mean, its low part, 1 / std) of each set."""
+    plane = -(-n_sets // 4) * 4
+    tickets, scratch = _jit.workspace(3 * plane + N_SUMS * n_parts, compute_kind(kind))
+    return tickets, scratch[3 * plane :], (scratch[:plane], scratch[plane : 2 * plane], scratch[2 * plane : 3 * plane])
+
+
+@lru_cache(maxsize=1024)
+def _split_call(kind: str, itemsize: int, vector: bool, layout: Layout, eps: float, flags: int) -> tuple[Any, ...]:
+    """Kernel, number of blocks and scalars."""
+    plan = split_plan(itemsize, layout.n_rows, layout.n_cols)
+    segment = layout.segment if layout.gap else layout.n_cols
+    # An element's number is counted from the segment in which its block's piece begins.
+    magic, shift = division(segment, layout.n_cols)
+    scalars = (
+        *(np.int64(v) for v in (layout.n_cols, layout.stride, segment, layout.gap, plan.piece)),
+        *(np.uint32(magic), np.int32(shift), np.int32(plan.n_splits), np.int32(flags | _hides(kind, eps, flags))),
+        *_numbers(kind, layout.n_cols, eps),
+    )
+    return split_statistics(kind, vector), layout.n_rows * plan.n_splits, scalars
+
+
+def split_rows(
+    x: Array, layout: Layout, vector: bool, eps: float, flags: int, first: Array, second: Array
+) -> tuple[Array, Array, Array]:
+    """(mean, its low part, 1 / std) of each row; `first` and `second` as `flags` say. Reads x once."""
+    kind = kind_of(x.dtype)
+    kernel, n_blocks, scalars = _split_call(kind, x.itemsize, vector, layout, eps, flags)
+    tickets, scratch, statistics = _room(layout.n_rows, n_blocks, kind)
+    _jit.run(kernel, n_blocks, x, scratch, tickets, *statistics, first, second, *scalars)
+    return statistics
+
+
+@lru_cache(maxsize=1024)
+def _columns_call(
+    kind: str, itemsize: int, is_aligned: bool, n: int, n_channels: int, eps: float, flags: int
+) -> tuple[Any, ...]:
+    """Kernel, numbers of blocks and of parts, and scalars."""
+    plan = channels_last_plan(itemsize, is_aligned, n, n_channels)
+    cut = (n, n_channels, plan.n_tiles, plan.n_splits, plan.piece, plan.across)
+    scalars = (*map(np.int64, cut), np.int32(flags | _hides(kind, eps, flags)), *_numbers(kind, n, eps))
+    kernel = column_statistics(kind, plan.vector, plan.width)
+    return kernel, plan.n_tiles * plan.n_splits, plan.n_splits * n_channels, scalars
+
+
+def channels_last(x: Array, eps: float, flags: int, first: Array, second: Array) -> tuple[Array, Array, Array]:
+    """(mean, its low part, 1 / std) of each channel of x (n, n_channels, 1). Reads x once."""
+    kind, (n, n_channels, _) = kind_of(x.dtype), x.shape
+    kernel, n_blocks, n_parts, scalars = _columns_call(kind, x.itemsize, aligned(x), n, n_channels, eps, flags)
+    tickets, scratch, statistics = _room(n_channels, n_parts, kind)
+    _jit.run(kernel, n_blocks, x, scratch, tickets, *statistics, first, second, *scalars)
+    return statistics

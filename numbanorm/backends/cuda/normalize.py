@@ -1,0 +1,166 @@
+"""Normalisation: rows that stay on chip between statistics and writing, else two passes.
+
+Bytes moved are given in sizes of x, reads plus writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from numbanorm.backends.cuda import _jit
+from numbanorm.backends.cuda._affine_kernels import READY, REVERSED
+from numbanorm.backends.cuda._launch_norms import Layout, Plan, division, rows_plan, units_held
+from numbanorm.backends.cuda._norm_arithmetic import (
+    BETA_COLS,
+    EPS_ON_STD,
+    GAMMA_COLS,
+    KEEP_STATISTICS,
+    KEEP_VARIANCE,
+    PER_ELEMENT,
+    USE_MEAN,
+    compute_kind,
+    least_squares_sum,
+)
+from numbanorm.backends.cuda._norm_rows_kernels import norm_rows_registers
+from numbanorm.backends.cuda._norm_shared_kernels import norm_rows_shared
+from numbanorm.backends.cuda._split import channels_last, split_rows
+from numbanorm.backends.cuda.affine import aligned, apply_columns, apply_planes, kind_of
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class _Call:
+    plan: Plan
+    kernel: Any
+    scalars: tuple[Any, ...]
+
+
+@lru_cache(maxsize=4096)
+def _on_chip_call(
+    kind: str, itemsize: int, vector: bool, layout: Layout, n_gamma: int, n_beta: int, flags: int, eps: float
+) -> _Call:
+    """The plan, and where rows fit on chip the kernel and its scalar arguments."""
+    plan = rows_plan(itemsize, vector, layout.n_rows, layout.n_cols)
+    if plan.tier == "split":
+        return _Call(plan, None, ())
+    if plan.tier == "registers":
+        kernel = norm_rows_registers(kind, vector, units_held(itemsize, vector))
+    else:
+        kernel = norm_rows_shared(kind, vector)
+    width = 16 // itemsize if vector else 1
+    if layout.segment % width:
+        flags |= PER_ELEMENT
+    magic, shift = division(layout.segment, layout.n_cols)
+    number = np.dtype(compute_kind(kind)).type
+    count = layout.n_cols
+    int32, int64 = np.int32, np.int64
+    scalars = (
+        *(int64(layout.n_rows), int32(count), int64(layout.stride), int64(layout.gap), np.uint32(magic), int32(shift)),
+        *(int32(v) for v in (n_gamma, n_beta, layout.row_step, layout.segment_step, plan.lanes, flags)),
+        *(number(v) for v in (count, 1 / count, least_squares_sum(kind, count, eps, bool(flags & EPS_ON_STD)), eps)),
+    )
+    return _Call(plan, kernel, scalars)
+
+
+def _launch(call: _Call, *arrays: Array) -> None:
+    plan = call.plan
+    _jit.run(call.kernel, plan.grid, *arrays, *call.scalars, shared=plan.shared, threads=plan.threads)
+
+
+def norm_rows(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    eps_on_std: bool,
+    use_mean: bool,
+    y: Array,
+    mean: Array,
+    rstd: Array,
+) -> None:
+    """Normalise each row of x (n_rows, n_cols), one parameter per column.
+
+    Moves 2 sizes of x, or 3 where rows do not fit on chip or are few and long.
+    """
+    n_rows, n_cols = x.shape
+    flags = USE_MEAN * use_mean | EPS_ON_STD * eps_on_std | KEEP_STATISTICS * (mean.size > 0)
+    flags |= GAMMA_COLS * (gamma.size > 1) | BETA_COLS * (beta.size > 1)
+    layout = Layout(n_rows, n_cols, n_cols, n_cols, 0, 0, 0)
+    vector = not n_cols * x.itemsize & 15 and aligned(x, y, gamma, beta)
+    call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
+    if call.kernel is not None:
+        _launch(call, x, gamma, beta, y, mean, rstd)
+        return
+    statistics = split_rows(x, layout, vector, eps, flags, mean, rstd)
+    along = flags & (GAMMA_COLS | BETA_COLS) | READY | REVERSED
+    steps = 0, 0, gamma.size
+    apply_planes(x, (n_rows, 1, n_cols), *statistics, (1, 0, n_rows), gamma, beta, steps, along, eps, y)
+
+
+def norm_groups(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    eps_on_std: bool,
+    use_mean: bool,
+    y: Array,
+    mean: Array,
+    rstd: Array,
+) -> None:
+    """Normalise each row of x (n_rows, n_channels, n_inner), a parameter per channel, cyclic.
+
+    A parameter has length 1 or a multiple of n_channels. Moves 2 sizes of x, or 3 where rows
+    do not fit on chip or are few and long.
+    """
+    n_rows, n_channels, n_inner = x.shape
+    n_cols = n_channels * n_inner
+    flags = USE_MEAN * use_mean | EPS_ON_STD * eps_on_std | KEEP_STATISTICS * (mean.size > 0)
+    layout = Layout(n_rows, n_cols, n_cols, n_inner, 0, n_channels, 1)
+    vector = not n_cols * x.itemsize & 15 and aligned(x, y)
+    call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
+    if call.kernel is not None:
+        _launch(call, x, gamma, beta, y, mean, rstd)
+        return
+    statistics = split_rows(x, layout, vector, eps, flags, mean, rstd)
+    steps = n_channels, 1, gamma.size
+    apply_planes(x, x.shape, *statistics, (1, 0, n_rows), gamma, beta, steps, READY | REVERSED, eps, y)
+
+
+def norm_channels(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    eps_on_std: bool,
+    y: Array,
+    mean: Array,
+    var: Array,
+) -> None:
+    """Normalise each channel of x (n, n_channels, n_inner) over the first and last axis.
+
+    Moves 3 sizes of x, or 2 where channels fit on chip and are many. The second reading begins
+    where the first one ended, with what is still in the L2.
+    """
+    n, n_channels, n_inner = x.shape
+    flags = USE_MEAN | EPS_ON_STD * eps_on_std | KEEP_STATISTICS | KEEP_VARIANCE
+    steps = 0, 1, gamma.size
+    if n_inner == 1:
+        statistics = channels_last(x, eps, flags, mean, var)
+        along = READY | REVERSED | GAMMA_COLS * (gamma.size > 1) | BETA_COLS * (beta.size > 1)
+        shape, steps = (1, n, n_channels), (0, 0, gamma.size)
+        apply_columns(x, shape, *statistics, (0, 0, n_channels), gamma, beta, steps, along, eps, y)
+        return
+    layout = Layout(n_channels, n * n_inner, n_inner, n_inner, (n_channels - 1) * n_inner, 1, 0)
+    vector = not n_inner * x.itemsize & 15 and aligned(x, y)
+    call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
+    if call.kernel is not None:
+        _launch(call, x, gamma, beta, y, mean, var)
+        return
+    statistics = split_rows(x, layout, vector, eps, flags, mean, var)
+    apply_planes(x, x.shape, *statistics, (0, 1, n_channels), gamma, beta, steps, READY | REVERSED, eps, y)
