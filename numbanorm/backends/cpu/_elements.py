@@ -22,21 +22,20 @@ from numbanorm.backends.cpu._jit import exact
 
 
 @lru_cache(maxsize=64)
-def _carrier(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    """The record of bits in which a 16-bit float travels; None for what Numba knows."""
-    return np.dtype([(dtype.name, np.uint16)]) if dtype.name in ("float16", "bfloat16") else None
+def _carrier(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The record of bits in which a 16-bit float travels."""
+    return np.dtype([(dtype.name, np.uint16)])
 
 
 def flat_output(array: NDArray[Any]) -> NDArray[Any]:
     """A dense array as a kernel takes it: 1-D, 16-bit floats as records of their bits."""
-    carrier = _carrier(array.dtype)
-    return (array if carrier is None else array.view(carrier)).reshape(-1)
+    return (array if array.itemsize != 2 else array.view(_carrier(array.dtype))).reshape(-1)
 
 
 def flat_input(array: NDArray[Any]) -> NDArray[Any]:
     """The same, read-only: no kernel can write to it, and Numba sees one type for all inputs."""
     flat = flat_output(array)
-    flat.flags.writeable = False
+    flat.setflags(write=False)
     return flat
 
 
