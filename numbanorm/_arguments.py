@@ -18,10 +18,10 @@ def as_array(x: Any, name: str = "x") -> Array:
     """`x` as a NumPy array; device arrays pass unchanged, masked arrays are refused."""
     if type(x) is np.ndarray:
         return x
-    if isinstance(x, np.ma.MaskedArray):
-        raise masked_array(name)
     if is_device_array(x):
         return x  # type: ignore[no-any-return]
+    if isinstance(x, np.ma.MaskedArray):
+        raise masked_array(name)
     return np.asarray(x)
 
 

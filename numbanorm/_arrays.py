@@ -23,16 +23,42 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Shape = int | tuple[int, ...] | list[int]
 
+#: kDLCUDA, as in dlpack.h.
+_DLPACK_CUDA = 2
+
+
+#: Types whose arrays are always (or never) on a device, as far as they were met: asking takes longer.
+_ALWAYS: dict[type, bool] = {np.ndarray: False}
+
 
 def is_device_array(array: Any) -> bool:
     """Whether `array` lives in GPU memory; nothing is asked of its contents."""
+    known = _ALWAYS.get(type(array))
+    return _asked(array) if known is None else known
+
+
+def _asked(array: Any) -> bool:
     kind = type(array)
-    if kind is np.ndarray:
-        return False
+    if hasattr(kind, "is_cuda"):
+        # torch's tensors have an interface wherever they are, which raises for some that are on a device.
+        return bool(array.is_cuda)
     if hasattr(kind, "__cuda_array_interface__"):
-        # torch's tensors have the attribute wherever they are, and raise for some that are on a device.
-        return bool(getattr(array, "is_cuda", True))
-    return hasattr(kind, "__dlpack_device__") and array.__dlpack_device__()[0] == 2
+        return _ALWAYS.setdefault(kind, True)
+    if hasattr(kind, "__dlpack_device__"):
+        return bool(array.__dlpack_device__()[0] == _DLPACK_CUDA)
+    return _ALWAYS.setdefault(kind, False)
+
+
+def cupy_kind() -> type | None:
+    """CuPy's type of arrays, or None as long as nobody imported CuPy."""
+    cupy = sys.modules.get("cupy")
+    return cupy and cupy.ndarray  # type: ignore[no-any-return]
+
+
+def is_cupy_array(array: Any) -> bool:
+    """Whether this is an array of CuPy, which is not imported for the question."""
+    kind = cupy_kind()
+    return kind is not None and isinstance(array, kind)
 
 
 class Host:
@@ -171,7 +197,7 @@ class Device:
 
     def is_aligned(self, array: Array) -> bool:
         """Whether elements lie at multiples of their size."""
-        return self.address(array) % array.itemsize == 0
+        return bool(array.data.ptr % array.itemsize == 0)  # type: ignore[attr-defined]
 
     def is_writeable(self, array: Array) -> bool:
         """Whether it may be written to."""
@@ -179,7 +205,7 @@ class Device:
 
     def dense(self, array: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """The same numbers in C order and `dtype`; a copy only if they are not."""
-        if array.flags.c_contiguous and (dtype is None or array.dtype == dtype) and self.is_aligned(array):
+        if (dtype is None or array.dtype == dtype) and array.flags.c_contiguous and self.is_aligned(array):
             return array
         return self.duplicate(array, dtype)
 
@@ -225,9 +251,3 @@ def device() -> Device:
 def place_of(array: Any) -> Any:
     """The place where a NumPy or CuPy array lives."""
     return HOST if isinstance(array, np.ndarray) else device()
-
-
-def is_cupy_array(array: Any) -> bool:
-    """Whether this is an array of CuPy, which is not imported for the question."""
-    cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(array, cupy.ndarray)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from numbanorm import _arrays
-from numbanorm._arrays import is_cupy_array, is_device_array
+from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
 from numbanorm._backend import backend_for
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,10 +41,10 @@ def everywhere(function: F) -> F:
 def _received(function: Callable[..., Any], names: tuple[str, ...], args: tuple[Any, ...], kwargs: Any) -> Any:
     """Call the function with what its arguments are inside."""
     values = [*args, *kwargs.values()]
-    arrays = [value for value in values if is_device_array(value)]
+    arrays = list(filter(is_device_array, values))
     if not arrays:
         return function(*args, **kwargs)
-    if all(map(is_cupy_array, arrays)) and _arrays.device().current() == arrays[0].data.device_id:
+    if set(map(type, arrays)) == {cupy_kind()} and arrays[0].data.device_id == _arrays.device().current():
         return function(*args, **kwargs)
     named = {**dict(zip(names, args, strict=False)), **kwargs}
     backend_for(
