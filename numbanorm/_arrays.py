@@ -52,7 +52,7 @@ def _asked(array: Any) -> bool:
 def cupy_kind() -> type | None:
     """CuPy's type of arrays, or None as long as nobody imported CuPy."""
     cupy = sys.modules.get("cupy")
-    return cupy and cupy.ndarray  # type: ignore[no-any-return]
+    return None if cupy is None else cupy.ndarray
 
 
 def is_cupy_array(array: Any) -> bool:
@@ -211,7 +211,7 @@ class Device:
 
     def duplicate(self, array: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """A copy in C order."""
-        duplicate = self.empty(array.shape, dtype or array.dtype)
+        duplicate: Array = self.empty(array.shape, dtype or array.dtype)
         self.copy(duplicate, array)
         return duplicate
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -115,11 +116,9 @@ def as_host(array: Any) -> Any:
 
 def _dtype(typestr: str) -> np.dtype[Any]:
     """Of an array interface; two bytes of no type are a bfloat16, as ml_dtypes and torch write it."""
-    if typestr[1:] == "V2":
-        from ml_dtypes import bfloat16
-
-        return np.dtype(bfloat16)
-    return np.dtype(typestr)
+    kind: Any = import_module("ml_dtypes").bfloat16 if typestr[1:] == "V2" else typestr
+    dtype: np.dtype[Any] = np.dtype(kind)
+    return dtype
 
 
 def _ordinal(array: Any) -> int:

@@ -214,7 +214,7 @@ def _divide(m2: Array, divisor: Any) -> None:
 
 def _result_dtype(dtype: Any) -> np.dtype[Any]:
     """What the caller wants results in."""
-    result = np.dtype(dtype)
+    result: np.dtype[Any] = np.dtype(dtype)
     if not is_float(result) and result.kind not in "iu":
         raise TypeError(f"dtype must be real and numeric, of at most 64 bits, but got {result}")
     return result
