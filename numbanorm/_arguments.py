@@ -69,9 +69,8 @@ def as_running(name: str, value: Any, channels: int, *, writeable: bool) -> Arra
 
 
 def _not_updatable(name: str, came: str) -> TypeError:
-    return TypeError(
-        f"{name} must be a floating-point NumPy array (on a device CuPy's), which training updates in place, but got {came}"
-    )
+    kinds = "NumPy array (on a device CuPy's)"
+    return TypeError(f"{name} must be a floating-point {kinds}, which training updates in place, but got {came}")
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> None:

@@ -156,6 +156,11 @@ class Device:
         self.empty = cupy.ndarray
         self._kept: dict[tuple[Any, ...], Array] = {}
 
+    def names(self) -> list[str]:
+        """Of all devices."""
+        runtime = self._cupy.cuda.runtime
+        return [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
+
     def current(self) -> int:
         """Ordinal of the current device."""
         return int(self._cupy.cuda.runtime.getDevice())
