@@ -18,10 +18,10 @@ def as_array(x: Any, name: str = "x") -> Array:
     """`x` as a NumPy array; device arrays pass unchanged, masked arrays are refused."""
     if type(x) is np.ndarray:
         return x
-    if isinstance(x, np.ma.MaskedArray):
-        raise masked_array(name)
     if is_device_array(x):
         return x  # type: ignore[no-any-return]
+    if isinstance(x, np.ma.MaskedArray):
+        raise masked_array(name)
     return np.asarray(x)
 
 
@@ -69,7 +69,8 @@ def as_running(name: str, value: Any, channels: int, *, writeable: bool) -> Arra
 
 
 def _not_updatable(name: str, came: str) -> TypeError:
-    return TypeError(f"{name} must be a floating-point array, which training updates in place, but got {came}")
+    kinds = "NumPy array (on a device CuPy's)"
+    return TypeError(f"{name} must be a floating-point {kinds}, which training updates in place, but got {came}")
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> None:

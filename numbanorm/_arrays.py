@@ -25,16 +25,42 @@ from numbanorm import _pool
 Array = NDArray[Any]
 Shape = int | tuple[int, ...] | list[int]
 
+#: kDLCUDA, as in dlpack.h.
+_DLPACK_CUDA = 2
+
+
+#: Types whose arrays are always (or never) on a device, as far as they were met: asking takes longer.
+_ALWAYS: dict[type, bool] = {np.ndarray: False}
+
 
 def is_device_array(array: Any) -> bool:
     """Whether `array` lives in GPU memory; nothing is asked of its contents."""
+    known = _ALWAYS.get(type(array))
+    return _asked(array) if known is None else known
+
+
+def _asked(array: Any) -> bool:
     kind = type(array)
-    if kind is np.ndarray:
-        return False
+    if hasattr(kind, "is_cuda"):
+        # torch's tensors have an interface wherever they are, which raises for some that are on a device.
+        return bool(array.is_cuda)
     if hasattr(kind, "__cuda_array_interface__"):
-        # torch's tensors have the attribute wherever they are, and raise for some that are on a device.
-        return bool(getattr(array, "is_cuda", True))
-    return hasattr(kind, "__dlpack_device__") and array.__dlpack_device__()[0] == 2
+        return _ALWAYS.setdefault(kind, True)
+    if hasattr(kind, "__dlpack_device__"):
+        return bool(array.__dlpack_device__()[0] == _DLPACK_CUDA)
+    return _ALWAYS.setdefault(kind, False)
+
+
+def cupy_kind() -> type | None:
+    """CuPy's type of arrays, or None as long as nobody imported CuPy."""
+    cupy = sys.modules.get("cupy")
+    return None if cupy is None else cupy.ndarray
+
+
+def is_cupy_array(array: Any) -> bool:
+    """Whether this is an array of CuPy, which is not imported for the question."""
+    kind = cupy_kind()
+    return kind is not None and isinstance(array, kind)
 
 
 class Host:
@@ -133,6 +159,11 @@ class Device:
         self.empty = self.output = cupy.ndarray
         self._kept: dict[tuple[Any, ...], Array] = {}
 
+    def names(self) -> list[str]:
+        """Of all devices."""
+        runtime = self._cupy.cuda.runtime
+        return [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
+
     def current(self) -> int:
         """Ordinal of the current device."""
         return int(self._cupy.cuda.runtime.getDevice())
@@ -174,7 +205,7 @@ class Device:
 
     def is_aligned(self, array: Array) -> bool:
         """Whether elements lie at multiples of their size."""
-        return self.address(array) % array.itemsize == 0
+        return bool(array.data.ptr % array.itemsize == 0)  # type: ignore[attr-defined]
 
     def is_writeable(self, array: Array) -> bool:
         """Whether it may be written to."""
@@ -182,13 +213,13 @@ class Device:
 
     def dense(self, array: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """The same numbers in C order and `dtype`; a copy only if they are not."""
-        if array.flags.c_contiguous and (dtype is None or array.dtype == dtype) and self.is_aligned(array):
+        if (dtype is None or array.dtype == dtype) and array.flags.c_contiguous and self.is_aligned(array):
             return array
         return self.duplicate(array, dtype)
 
     def duplicate(self, array: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """A copy in C order."""
-        duplicate = self.empty(array.shape, dtype or array.dtype)
+        duplicate: Array = self.empty(array.shape, dtype or array.dtype)
         self.copy(duplicate, array)
         return duplicate
 
@@ -228,9 +259,3 @@ def device() -> Device:
 def place_of(array: Any) -> Any:
     """The place where a NumPy or CuPy array lives."""
     return HOST if isinstance(array, np.ndarray) else device()
-
-
-def is_cupy_array(array: Any) -> bool:
-    """Whether this is an array of CuPy, which is not imported for the question."""
-    cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(array, cupy.ndarray)

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
-from numbanorm._arrays import is_cupy_array, is_device_array
+from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
 
 _BACKENDS = {
     "cpu": "numbanorm.backends.cpu",
@@ -25,6 +26,10 @@ _BACKENDS = {
     "reference": "numbanorm.backends.reference",
 }
 _CHOICES = ("auto", *_BACKENDS)
+#: Types of operands that need no look to tell where they are.
+_HOST_KINDS = frozenset({np.ndarray, NoneType})
+#: Choices with which device arrays are welcome.
+_DEVICE_CHOICES = ("auto", "cuda")
 
 _override: ContextVar[str | None] = ContextVar("numbanorm_backend", default=None)
 
@@ -126,10 +131,11 @@ def get_backend(*arrays: Any) -> Any:
 def backend_for(arrays: dict[str, Any]) -> Any:
     """:func:`get_backend` for arrays with names, which its errors use; None does not count."""
     name = selected()[0]
-    for array in arrays.values():
-        if type(array) is not np.ndarray and is_device_array(array):
-            _check_device(name, {key: array for key, array in arrays.items() if array is not None})
-            return load_backend("cuda")
+    kinds = set(map(type, arrays.values()))
+    if not kinds <= _HOST_KINDS and any(map(is_device_array, arrays.values())):
+        if name not in _DEVICE_CHOICES or not kinds <= {cupy_kind(), NoneType} or not _on_one_device(arrays):
+            _refuse_mixture(name, {key: array for key, array in arrays.items() if array is not None})
+        return load_backend("cuda")
     if name == "cuda":
         return _through_device(load_backend(name))
     return load_backend("cpu" if name == "auto" else name)
@@ -142,7 +148,12 @@ def _through_device(backend: Any) -> Any:
     return ThroughDevice(backend)
 
 
-def _check_device(name: str, arrays: dict[str, Any]) -> None:
+def _on_one_device(arrays: dict[str, Any]) -> bool:
+    """Whether CuPy's among the arrays share a device; others are about to be looked at as CuPy's."""
+    return len({array.data.device_id for array in arrays.values() if is_cupy_array(array)}) <= 1
+
+
+def _refuse_mixture(name: str, arrays: dict[str, Any]) -> None:
     """Raise unless all of these arrays, one of which is on a device, can be operands of one call."""
     if not all(map(is_device_array, arrays.values())):
         listed = ", ".join(
@@ -150,14 +161,14 @@ def _check_device(name: str, arrays: dict[str, Any]) -> None:
             for key, array in arrays.items()
         )
         raise TypeError(f"host and device arrays do not mix: {listed}; move them to one place (a layer with its .to)")
-    if name not in ("auto", "cuda"):
+    if name not in _DEVICE_CHOICES:
         raise TypeError(
             f"the {name} backend takes host arrays, but got {_kind(next(iter(arrays.values())))}; "
             f"move it with x.get() (CuPy) or x.cpu() (torch), or select the cuda backend"
         )
-    ordinals = {key: array.data.device_id for key, array in arrays.items() if is_cupy_array(array)}
-    if len(set(ordinals.values())) > 1:
-        listed = ", ".join(f"{key} is on device {ordinal}" for key, ordinal in ordinals.items())
+    if not _on_one_device(arrays):
+        places = {key: array.data.device_id for key, array in arrays.items() if is_cupy_array(array)}
+        listed = ", ".join(f"{key} is on device {ordinal}" for key, ordinal in places.items())
         raise ValueError(f"arrays on different devices do not mix: {listed}; move them to one device")
 
 

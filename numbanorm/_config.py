@@ -7,6 +7,7 @@ import platform
 from importlib import import_module
 from typing import Any
 
+from numbanorm import _arrays
 from numbanorm._backend import _BACKENDS, available_backends, load_backend, selected
 from numbanorm._pool import pool
 
@@ -35,17 +36,29 @@ def _describe() -> dict[str, Any]:
 
     jit = import_module("numbanorm.backends.cpu._jit")
     missing = {other: import_module(path).availability() for other, path in _BACKENDS.items()}
-    packages = ("numbanorm", "numpy", "numba", "llvmlite", "tbb", "ml_dtypes", "numba-cuda", "cupy-cuda13x")
+    packages = (
+        "numbanorm",
+        "numpy",
+        "numba",
+        "llvmlite",
+        "tbb",
+        "ml_dtypes",
+        "numba-cuda",
+        "cuda-core",
+        "cupy-cuda13x",
+    )
+    available = list(available_backends())
     return {
         "versions": {"python": platform.python_version(), **{package: _installed(package) for package in packages}},
         "backend": backend.name,
         "why": _reason(),
-        "available": list(available_backends()),
+        "available": available,
         "unavailable": {other: reason for other, reason in missing.items() if reason},
         "threading layer": jit.start_threads(),
         "threads": numba.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        **({"devices": _arrays.device().names()} if "cuda" in available else {}),
         "kernel cache": jit.cache_folder(),
         "memory kept for results": f"{pool().held / 2**20:.0f} MiB of at most {pool().limit / 2**20:.0f} MiB",
     }

@@ -13,12 +13,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from numbanorm import _arrays
-from numbanorm._arrays import is_cupy_array, is_device_array
+from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
 from numbanorm._backend import backend_for
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,10 +42,10 @@ def everywhere(function: F) -> F:
 def _received(function: Callable[..., Any], names: tuple[str, ...], args: tuple[Any, ...], kwargs: Any) -> Any:
     """Call the function with what its arguments are inside."""
     values = [*args, *kwargs.values()]
-    arrays = [value for value in values if is_device_array(value)]
+    arrays = list(filter(is_device_array, values))
     if not arrays:
         return function(*args, **kwargs)
-    if all(map(is_cupy_array, arrays)) and _arrays.device().current() == arrays[0].data.device_id:
+    if set(map(type, arrays)) == {cupy_kind()} and arrays[0].data.device_id == _arrays.device().current():
         return function(*args, **kwargs)
     named = {**dict(zip(names, args, strict=False)), **kwargs}
     backend_for(
@@ -115,11 +116,9 @@ def as_host(array: Any) -> Any:
 
 def _dtype(typestr: str) -> np.dtype[Any]:
     """Of an array interface; two bytes of no type are a bfloat16, as ml_dtypes and torch write it."""
-    if typestr[1:] == "V2":
-        from ml_dtypes import bfloat16
-
-        return np.dtype(bfloat16)
-    return np.dtype(typestr)
+    kind: Any = import_module("ml_dtypes").bfloat16 if typestr[1:] == "V2" else typestr
+    dtype: np.dtype[Any] = np.dtype(kind)
+    return dtype
 
 
 def _ordinal(array: Any) -> int:

@@ -214,7 +214,7 @@ def _divide(m2: Array, divisor: Any) -> None:
 
 def _result_dtype(dtype: Any) -> np.dtype[Any]:
     """What the caller wants results in."""
-    result = np.dtype(dtype)
+    result: np.dtype[Any] = np.dtype(dtype)
     if not is_float(result) and result.kind not in "iu":
         raise TypeError(f"dtype must be real and numeric, of at most 64 bits, but got {result}")
     return result
@@ -247,7 +247,8 @@ def mean_var(
     Parameters
     ----------
     x : array_like
-        float16, bfloat16, float32, float64, integers or bool; any shape and memory layout.
+        float16, bfloat16, float32, float64, integers or bool; any shape and memory layout, in
+        host memory or on a device (where integers are copied to float64 first).
     axis : int, tuple of int or None
         Axes to reduce; None means all.
     ddof : float
@@ -268,7 +269,8 @@ def mean_var(
     Returns
     -------
     MeanVar
-        ``(mean, var)``; NumPy scalars for a full reduction.
+        ``(mean, var)``, arrays of x's kind; for a full reduction NumPy scalars, or arrays
+        without dimensions on a device.
 
     Raises
     ------
@@ -284,7 +286,8 @@ def mean_var(
     Warns
     -----
     RuntimeWarning
-        If a set is empty or has no degrees of freedom, as NumPy warns.
+        If a set is empty or has no degrees of freedom, as NumPy warns. For device arrays with
+        `where` the counts are on the device, and nothing is said.
 
     Examples
     --------

@@ -59,9 +59,13 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-@pytest.fixture(params=["cpu", "reference"])
+# With NUMBANORM_TEST_DEVICE=cuda, on a machine with a device, tests of NumPy arrays run there too.
+BACKENDS = ["cpu", "reference", *(["cuda"] if os.environ.get("NUMBANORM_TEST_DEVICE") == "cuda" else [])]
+
+
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest):
-    """Run the test on each backend that needs no device."""
+    """Run the test on each backend."""
     import numbanorm as nn
 
     with nn.use_backend(request.param):

@@ -43,6 +43,9 @@ class HostedDevice(_arrays.Device):
         self.calls = []
         self.streams = []
 
+    def names(self):
+        return ["host memory"]
+
     def current(self):
         return self.ordinal
 

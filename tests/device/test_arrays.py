@@ -64,6 +64,14 @@ def test_auto_means_the_device_of_the_array(place):
             nn.mean(place.array(X))
 
 
+def test_the_configuration_names_the_devices(place):
+    facts = nn.show_config("dict")
+    assert "cuda" in facts["available"]
+    assert facts["devices"]
+    with nn.use_backend("cuda"):
+        assert nn.show_config("dict")["backend"] == "cuda"
+
+
 def test_mixtures_are_named(place):
     x, p = place.array(X), np.ones(4, "f4")
     for call, text in (

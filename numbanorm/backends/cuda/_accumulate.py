@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba import cuda, float32, int32
+from numba import cuda, int32
 from numba.cuda import libdevice
 
 from numbanorm.backends.cuda._arithmetic import LIMIT, MOST, SCALED, scale_for, two_sum
@@ -45,7 +45,7 @@ def starter(kind: str, count: int, stride: int) -> Any:
         for e in range(count):
             total += x[first + e * stride]
         centre = divide(total, max(present, number(1)))
-        if not centre - centre == number(0):
+        if centre - centre != number(0):
             centre = number(0)
         scale = number(1)
         if scaled:
@@ -115,9 +115,12 @@ def adder(kind: str, count: int, stride: int, careful: bool) -> Any:
                 largest = max(largest, abs(x[first + e * stride]))
             e = exponent_of(largest)
             if e < int32(128):
-                k = max(int32(-max(e, int32(exponent_of(shift) - exponent_of(scale)))), int32(-MOST))
-                r = power_of_two(max(min(int32(k - exponent_of(scale)), int32(0)), int32(-126)))
-                s, h, a2, al2, b2, bl2 = once(x, first, scale * r, shift * r, a * r, al * r, b * r * r, bl * r * r)
+                old = exponent_of(scale)
+                new = min(old, max(int32(-e), int32(-MOST)))
+                r = power_of_two(max(int32(new - old), int32(-126)))
+                centre = shift * power_of_two(int32(-old))
+                s, h = power_of_two(new), centre * power_of_two(new)
+                s, h, a2, al2, b2, bl2 = once(x, first, s, h, a * r, al * r, b * r * r, bl * r * r)
         return s, h, a2, al2, b2, bl2
 
     return in_range

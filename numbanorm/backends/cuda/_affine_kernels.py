@@ -72,9 +72,9 @@ def affine_planes(kind, vector, n_units):
         block = cuda.blockIdx.x
         if flags & REVERSED:
             block = cuda.gridDim.x - 1 - block
-        group = block // n_chunks
-        team = cuda.threadIdx.x // lanes
-        row = int64(group) * (cuda.blockDim.x // lanes) + team
+        group = int32(uint32(block) // uint32(n_chunks))
+        team = int32(uint32(cuda.threadIdx.x) // uint32(lanes))
+        row = int64(group) * int32(uint32(cuda.blockDim.x) // uint32(lanes)) + team
         chunk = int64(block - group * n_chunks) * (lanes * n_units)
         first = (chunk + cuda.threadIdx.x - team * lanes) * width
         if row < n_rows:
@@ -140,10 +140,10 @@ def affine_columns(kind, vector):
         block = cuda.blockIdx.x
         if flags & REVERSED:
             block = cuda.gridDim.x - 1 - block
-        chunk = block // int32(n_columns_blocks)
+        chunk = int32(uint32(block) // n_columns_blocks)
         tile = block - chunk * int32(n_columns_blocks)
-        line = cuda.threadIdx.x // lanes
-        lines = cuda.blockDim.x // lanes
+        line = int32(uint32(cuda.threadIdx.x) // uint32(lanes))
+        lines = int32(uint32(cuda.blockDim.x) // uint32(lanes))
         column = (int64(tile) * lanes + cuda.threadIdx.x - line * lanes) * width
         row = int64(chunk) * rows_per_chunk + line
         last = min(n_rows, int64(chunk + 1) * rows_per_chunk)

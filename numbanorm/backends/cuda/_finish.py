@@ -43,8 +43,8 @@ def writer(kind: str) -> Any:
     @device
     def write(i, c, k, a, al, b, bl, mean, var, n, nl, inverse, divisor, divisorl, wanted):
         q, ql = quotient(a, al, n, nl, inverse)
-        high, low = mean_of(c, k, q, ql)
-        store(mean, i, high, wanted & int32(1) != 0)
+        rounded = mean_of(c, k, q, ql)[0]
+        store(mean, i, rounded, wanted & int32(1) != 0)
         m2, m2l = m2_of(a, al, b, bl, q, ql)
         v = scaled_variance(m2, m2l, divisor, divisorl)
         unit = power_of_two(int32(-k))

@@ -21,6 +21,19 @@ from numba.cuda import libdevice, types
 
 from numbanorm.backends.cuda import _cubins
 
+__all__ = [
+    "DEFAULT_SHARED",
+    "N_TICKETS",
+    "Kernel",
+    "cuda",
+    "device",
+    "kernel",
+    "libdevice",
+    "run",
+    "types",
+    "workspace",
+]
+
 #: Shared memory that every kernel may have; more must be asked for.
 DEFAULT_SHARED = 48 << 10
 #: Counters of blocks that are done, in each workspace.

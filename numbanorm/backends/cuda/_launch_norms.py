@@ -96,6 +96,7 @@ def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Plan:
         return Plan("registers", vector, lanes, lanes, n_rows)
     unit_bytes = ACCESS if vector else max(itemsize, 4)
     for threads, most in zip(SHARED_THREADS, (HALF_SHARED, SHARED_BYTES), strict=True):
+        threads = SHARED_THREADS[0] if itemsize == 8 else threads
         shared = ceil_div(units, threads) * threads * unit_bytes
         if shared <= most:
             return Plan("shared", vector, threads, threads, n_rows, shared)

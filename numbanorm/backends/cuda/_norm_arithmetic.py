@@ -9,12 +9,13 @@ is summed again, multiplied by a power of two; what is written comes from the sc
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from numba import cuda, int32
+import numpy as np
+from numba import cuda, float32
+from numba.cuda import libdevice
 
 from numbanorm.backends.cuda._arithmetic import two_sum
 from numbanorm.backends.cuda._intrinsics import product, real
@@ -101,20 +102,21 @@ def team_sums(kind: str, plain: bool) -> Any:
     zero = real(kind)(0)
 
     @device
-    def within_warp(total, high, low, step):
-        while step > 0:
-            other = cuda.shfl_xor_sync(FULL, high, step)
-            rest = cuda.shfl_xor_sync(FULL, low, step)
+    def within_warp(total, high, low, lanes):
+        # All lanes shuffle in every step, whatever the team: branches that look divergent cost calls.
+        for bits in (16, 8, 4, 2, 1):
+            other = cuda.shfl_xor_sync(FULL, high, bits)
+            rest = cuda.shfl_xor_sync(FULL, low, bits)
             if plain:
-                total += cuda.shfl_xor_sync(FULL, total, step)
-            high, error = two_sum(high, other)
-            low = (low + rest) + error
-            step >>= 1
+                more = cuda.shfl_xor_sync(FULL, total, bits)
+                total += more if lanes > bits else zero
+            high, error = two_sum(high, other if lanes > bits else zero)
+            low = (low + (rest if lanes > bits else zero)) + error
         return total, high, low
 
     @device
     def sums(total, high, low, lanes, buffer):
-        total, high, low = within_warp(total, high, low, min(lanes, int32(32)) >> 1)
+        total, high, low = within_warp(total, high, low, lanes)
         if lanes > 32:
             lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
             if lane == 0:
@@ -126,7 +128,7 @@ def team_sums(kind: str, plain: bool) -> Any:
             high = buffer[lane] if there else zero
             low = buffer[32 + lane] if there else zero
             total = buffer[64 + lane] if there else zero
-            total, high, low = within_warp(total, high, low, int32(16))
+            total, high, low = within_warp(total, high, low, 32)
         return total, high, low
 
     return sums
@@ -150,20 +152,52 @@ def choose_scale(kind: str) -> Any:
     return choose
 
 
+@device
+def _reciprocal_root32(v):
+    """1 / sqrt(v), to the last bit but for rare ties: the hardware's estimate and a Newton step.
+
+    Without IEEE's square root and division, whose rare cases are calls that cost registers.
+    """
+    r = libdevice.rsqrtf(v)
+    if float32(0) < r < float32(np.inf):
+        p = product(v, r)
+        error = cuda.fma(-p, r, float32(1)) - cuda.fma(v, r, -p) * r
+        r = cuda.fma(float32(0.5) * r, error, r)
+    return r
+
+
+@device
+def _reciprocal_root64(v):
+    """1 / sqrt(v)."""
+    return libdevice.rsqrt(v)
+
+
 @cache
 def reciprocal_std(kind: str) -> Any:
-    """``reciprocal(var, eps, scale, on_std)``: 1 / std of a row that was multiplied by `scale`."""
+    """``reciprocal(var, eps, scale, on_std)``: 1 / std of a row that was multiplied by `scale`.
+
+    :func:`numbanorm._recurrences.reciprocal_std`, whose ufuncs CUDA does not have.
+    """
     number = real(kind)
-    one, least = number(1), number(RANGES[compute_kind(kind)].least)
+    zero, one, least = number(0), number(1), number(RANGES[compute_kind(kind)].least)
+    reciprocal_root = _reciprocal_root64 if kind == "float64" else _reciprocal_root32
 
     @device
     def reciprocal(var, eps, scale, on_std):
         small = product(eps, scale)
         if on_std:
-            return one / (math.sqrt(var) + small)
+            std = var
+            if zero < var < number(np.inf):
+                std = var * reciprocal_root(var)
+            std = std + small
+            r = reciprocal_root(std)
+            r = r * r
+            if zero < r < number(np.inf):
+                r = cuda.fma(r, cuda.fma(-std, r, one), r)
+            return r
         small = product(small, scale)
         if scale < one:
             small = max(small, least)
-        return one / math.sqrt(var + small)
+        return reciprocal_root(var + small)
 
     return reciprocal

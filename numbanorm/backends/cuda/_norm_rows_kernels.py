@@ -28,6 +28,7 @@ from numbanorm.backends.cuda._norm_arithmetic import (
     KEEP_STATISTICS,
     KEEP_VARIANCE,
     PER_ELEMENT,
+    RANGES,
     USE_MEAN,
     added,
     choose_scale,
@@ -50,18 +51,30 @@ def on_chip_parameters(kind: str) -> tuple[Any, ...]:
     return (*arrays, *layout, int32, int32, int32, int32, int32, int32, number, number, number, number)
 
 
+def most_threads(kind: str) -> int:
+    """The bound for the compiler: 64 registers a thread, or 128 of them for float64."""
+    return 512 if kind == "float64" else 1024
+
+
 @device
 def segment_of(j, magic, shift):
     """``j // segment`` for 0 <= j < 2**31 by a multiplication; magic 0 means one segment."""
     return int32((uint64(j) * uint64(magic)) >> uint64(shift))
 
 
-@device
-def keep_statistics(first, second, row, flags, shift, rest, var, rstd, scale):
-    """(mean, rstd) or (mean, var) of a row that was multiplied by `scale`."""
-    back = (scale / scale) / scale
-    first[row] = (shift + rest) * back
-    second[row] = var * back * back if flags & KEEP_VARIANCE else rstd * scale
+@cache
+def statistics_keeper(kind: str) -> Any:
+    """``keep(first, second, row, flags, ...)``: (mean, rstd) or (mean, var) of a row that was scaled."""
+    number, limits = real(kind), RANGES[compute_kind(kind)]
+    one, up, from_up, from_down = (number(v) for v in (1, limits.up, 1 / limits.up, 1 / limits.down))
+
+    @device
+    def keep(first, second, row, flags, mean, rest, var, rstd, scale):
+        back = one if scale == one else (from_up if scale == up else from_down)
+        first[row] = (mean + rest) * back
+        second[row] = var * back * back if flags & KEEP_VARIANCE else rstd * scale
+
+    return keep
 
 
 @device
@@ -159,7 +172,33 @@ def norm_rows_registers(kind, vector, n_units):
     number, total_of, add = real(kind), added(kind, width), square_sums(kind, vector)
     pair, triple, finish = team_sums(kind, False), team_sums(kind, True), variance(kind)
     choose, reciprocal, write = choose_scale(kind), reciprocal_std(kind), normalised(kind, vector)
+    keep_row = statistics_keeper(kind)
     zero, one = number(0), number(1)
+
+    @device
+    def statistics(held, values, scale, n_cols, lane, lanes, flags, buffers, count, inverse):
+        """Mean, what it lacks, variance and sum of squares of the team's row times `scale`."""
+        mean = zero
+        if flags & USE_MEAN:
+            high, low = zero, zero
+            for k in range(kept):
+                held[k] = forgotten(held[k])
+            for v in range(n_units):
+                expand(held, v * words, values)
+                high, error = two_sum(high, product(total_of(values), scale))
+                low += error
+            _, high, low = pair(zero, high, low, lanes, buffers[0])
+            mean = quotient(high, low, count, inverse)
+        total, high, low = zero, zero, zero
+        for k in range(kept):
+            held[k] = forgotten(held[k])
+        for v in range(n_units):
+            if (v * lanes + lane) * width < n_cols:
+                expand(held, v * words, values)
+                total, high, low = add(values, scale, mean, total, high, low)
+        total, high, low = triple(total, high, low, lanes, buffers[1])
+        var, rest, m2 = finish(total, high, low, count, inverse, flags & USE_MEAN)
+        return mean, rest, var, m2
 
     def norm_rows_registers(
         x, gamma, beta, y, first, second, n_rows, n_cols, stride, gap, magic, shift,
@@ -168,49 +207,29 @@ def norm_rows_registers(kind, vector, n_units):
         buffers = cuda.shared.array((2, 96), number)
         held = cuda.local.array(kept, word)
         values = cuda.local.array(width, number)
-        teams = cuda.blockDim.x // lanes
-        team = cuda.threadIdx.x // lanes
-        lane = cuda.threadIdx.x - team * lanes
-        row = int64(cuda.blockIdx.x) * teams + team
+        teams = uint32(cuda.blockDim.x) // uint32(lanes)
+        team = uint32(cuda.threadIdx.x) // uint32(lanes)
+        lane = int32(cuda.threadIdx.x - team * lanes)
+        row = int64(cuda.blockIdx.x) * int64(teams) + int64(team)
         for v in range(n_units):
             j = (v * lanes + lane) * width
             at = row * stride + j + segment_of(j, magic, shift) * gap
             keep(load(x, at, row < n_rows and j < n_cols), held, v * words)
 
         scale = one
-        while True:
-            mean = zero
-            if flags & USE_MEAN:
-                high, low = zero, zero
-                for k in range(kept):
-                    held[k] = forgotten(held[k])
-                for v in range(n_units):
-                    expand(held, v * words, values)
-                    high, error = two_sum(high, product(total_of(values), scale))
-                    low += error
-                _, high, low = pair(zero, high, low, lanes, buffers[0])
-                mean = quotient(high, low, count, inverse)
-            total, high, low = zero, zero, zero
-            for k in range(kept):
-                held[k] = forgotten(held[k])
-            for v in range(n_units):
-                if (v * lanes + lane) * width < n_cols:
-                    expand(held, v * words, values)
-                    total, high, low = add(values, scale, mean, total, high, low)
-            total, high, low = triple(total, high, low, lanes, buffers[1])
-            var, rest, m2 = finish(total, high, low, count, inverse, flags & USE_MEAN)
-            better = choose(m2, mean, tiny) if scale == one else scale
-            if not cuda.any_sync(FULL, better != scale):
-                break
+        mean, rest, var, m2 = statistics(held, values, scale, n_cols, lane, lanes, flags, buffers, count, inverse)
+        better = choose(m2, mean, tiny)
+        if cuda.any_sync(FULL, better != scale):
             scale = better
             if lanes > 32:
                 cuda.syncthreads()
+            mean, rest, var, m2 = statistics(held, values, scale, n_cols, lane, lanes, flags, buffers, count, inverse)
 
         rstd = reciprocal(var, eps, scale, flags & EPS_ON_STD)
         row, lane = forgotten(row), forgotten(lane)
         if row < n_rows:
             if flags & KEEP_STATISTICS and lane == 0:
-                keep_statistics(first, second, row, flags, mean, rest, var, rstd, scale)
+                keep_row(first, second, row, flags, mean, rest, var, rstd, scale)
             for k in range(kept):
                 held[k] = forgotten(held[k])
             for v in range(n_units):
@@ -223,4 +242,4 @@ def norm_rows_registers(kind, vector, n_units):
                     )  # fmt: skip
                     store(y, row * stride + j + segment_of(j, magic, shift) * gap, values, True)
 
-    return norm_rows_registers, on_chip_parameters(kind), 1024
+    return norm_rows_registers, on_chip_parameters(kind), most_threads(kind)

@@ -12,8 +12,10 @@ from numba.cuda import types
 from numbanorm.backends.cuda import _jit
 from numbanorm.backends.cuda._arithmetic import two_sum
 from numbanorm.backends.cuda._intrinsics import forgotten, product, real
+from numbanorm.backends.cuda._jit import device
 from numbanorm.backends.cuda._norm_arithmetic import (
     EPS_ON_STD,
+    FULL,
     KEEP_STATISTICS,
     USE_MEAN,
     added,
@@ -23,11 +25,12 @@ from numbanorm.backends.cuda._norm_arithmetic import (
     team_sums,
 )
 from numbanorm.backends.cuda._norm_rows_kernels import (
-    keep_statistics,
+    most_threads,
     normalised,
     on_chip_parameters,
     segment_of,
     square_sums,
+    statistics_keeper,
     variance,
 )
 from numbanorm.backends.cuda._vectors import units
@@ -47,7 +50,26 @@ def norm_rows_shared(kind, vector):
     number, total_of, add = real(kind), added(kind, width), square_sums(kind, vector)
     pair, triple, finish = team_sums(kind, False), team_sums(kind, True), variance(kind)
     choose, reciprocal, write = choose_scale(kind), reciprocal_std(kind), normalised(kind, vector)
+    keep_row = statistics_keeper(kind)
     zero, one = number(0), number(1)
+
+    @device
+    def take(parked, place, lanes, held):
+        for k in range(words):
+            held[k] = parked[place + k * lanes]
+
+    @device
+    def about(parked, held, values, scale, mean, n_cols, lane, lanes, flags, buffers, n, inverse):
+        """Variance, what the mean lacked, and sum of squares of the parked row times `scale`."""
+        total, high, low = zero, zero, zero
+        place = lane
+        for _ in range(lane * width, n_cols, lanes * width):
+            take(parked, place, lanes, held)
+            place += words * lanes
+            expand(held, 0, values)
+            total, high, low = add(values, scale, mean, total, high, low)
+        total, high, low = triple(total, high, low, lanes, buffers[1])
+        return finish(total, high, low, n, inverse, flags & USE_MEAN)
 
     def norm_rows_shared(
         x, gamma, beta, y, first, second, n_rows, n_cols, stride, gap, magic, shift,
@@ -78,45 +100,37 @@ def norm_rows_shared(kind, vector):
                     place += words * lanes
 
         scale = one
-        while True:
-            mean = zero
-            if flags & USE_MEAN:
-                if scale != one:
-                    high, low = zero, zero
-                    place = lane
-                    for _ in range(lane * width, n_cols, step):
-                        for k in range(words):
-                            held[k] = parked[place + k * lanes]
-                        place += words * lanes
-                        expand(held, 0, values)
-                        high, error = two_sum(high, product(total_of(values), scale))
-                        low += error
-                _, high, low = pair(zero, high, low, lanes, buffers[0])
-                mean = quotient(high, low, count, inverse)
-            total, high, low = zero, zero, zero
-            place = lane
-            for _ in range(lane * width, n_cols, step):
-                for k in range(words):
-                    held[k] = parked[place + k * lanes]
-                place += words * lanes
-                expand(held, 0, values)
-                total, high, low = add(values, scale, mean, total, high, low)
-            total, high, low = triple(total, high, low, lanes, buffers[1])
-            var, rest, m2 = finish(total, high, low, count, inverse, flags & USE_MEAN)
-            better = choose(m2, mean, tiny) if scale == one else scale
-            if better == scale:
-                break
+        mean = zero
+        if flags & USE_MEAN:
+            _, high, low = pair(zero, high, low, lanes, buffers[0])
+            mean = quotient(high, low, count, inverse)
+        var, rest, m2 = about(parked, held, values, scale, mean, n_cols, lane, lanes, flags, buffers, count, inverse)
+        better = choose(m2, mean, tiny)
+        if cuda.any_sync(FULL, better != scale):
             scale = better
             cuda.syncthreads()
+            if flags & USE_MEAN:
+                high, low = zero, zero
+                place = lane
+                for _ in range(lane * width, n_cols, step):
+                    take(parked, place, lanes, held)
+                    place += words * lanes
+                    expand(held, 0, values)
+                    high, error = two_sum(high, product(total_of(values), scale))
+                    low += error
+                _, high, low = pair(zero, high, low, lanes, buffers[0])
+                mean = quotient(high, low, count, inverse)
+            var, rest, m2 = about(
+                parked, held, values, scale, mean, n_cols, lane, lanes, flags, buffers, count, inverse
+            )
 
         rstd = reciprocal(var, eps, scale, flags & EPS_ON_STD)
         row, lane, step = forgotten(row), forgotten(lane), forgotten(step)
         if flags & KEEP_STATISTICS and lane == 0:
-            keep_statistics(first, second, row, flags, mean, rest, var, rstd, scale)
+            keep_row(first, second, row, flags, mean, rest, var, rstd, scale)
         place = lane
         for j in range(lane * width, n_cols, step):
-            for k in range(words):
-                held[k] = parked[place + k * lanes]
+            take(parked, place, lanes, held)
             place += words * lanes
             expand(held, 0, values)
             write(
@@ -125,4 +139,4 @@ def norm_rows_shared(kind, vector):
             )  # fmt: skip
             store(y, row * stride + j + segment_of(j, magic, shift) * gap, values, True)
 
-    return norm_rows_shared, on_chip_parameters(kind), 1024
+    return norm_rows_shared, on_chip_parameters(kind), most_threads(kind)

@@ -9,8 +9,8 @@ import numpy as np
 
 from numbanorm.backends.cuda import _finish, _jit, _launch_moments
 from numbanorm.backends.cuda._arithmetic import N_SUMS
-from numbanorm.backends.cuda._moments_combine import combine, finish, update
 from numbanorm.backends.cuda._moments_cols import column_sums, thread_column_sums
+from numbanorm.backends.cuda._moments_combine import combine, finish, update
 from numbanorm.backends.cuda._moments_rows import row_sums
 from numbanorm.backends.cuda._moments_weighted import weighted_sums
 from numbanorm.backends.cuda._parts import working
@@ -25,7 +25,7 @@ def _kind(dtype: Any) -> str:
 
 
 def _is_aligned(x: Array) -> bool:
-    return x.data.ptr % 16 == 0
+    return bool(x.data.ptr % 16 == 0)
 
 
 @lru_cache(maxsize=1024)

@@ -40,7 +40,7 @@ class Compiled:
 def compile_kernel(kernel, cc):
     """Compile and assemble a Kernel for a compute capability."""
     device = SimpleNamespace(compute_capability=cc)  # which Numba asks for when it compiles device functions
-    with mock.patch("numba.cuda.dispatcher.get_current_device", lambda: device):
+    with mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device):
         ptx = kernel.ptx(cc)
     cubin, log = _link(ptx, f"sm_{cc[0]}{cc[1]}")
     stack, stores, loads = map(
