@@ -39,6 +39,7 @@ class NormPlan:
 def norm_plan(
     shape: Axes, strides: Axes, dtype: np.dtype[Any], reduced: Axes, features: Axes, channels: bool
 ) -> NormPlan:
+    """Plan a norm; `channels` asks for ``norm_channels`` wherever it serves (see :func:`_layout.normalization`)."""
     lay = _layout.storage(shape, strides, dtype.itemsize)
     dense = lay.dense and not lay.flipped
     if not dense:  # then y alone is looked at, which has x's order
