@@ -10,8 +10,8 @@ float64                float64          float64         float64
 integers, bool         float64          TypeError       TypeError
 =====================  ===============  ==============  ================
 
-Sums are kept in float64 for every dtype. A norm's output is formed in the *compute dtype*:
-float32, or float64 for float64 input.
+Sums are kept in float64 for every dtype (on a device in pairs of float32). A norm's output is
+formed in the *compute dtype*: float32, or float64 for float64 input.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ every call, and kept short.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -17,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _arrays, _layout
-from numbanorm._dtypes import compute_dtype, norm_dtype
+from numbanorm._application import apply_statistics, flat
+from numbanorm._dtypes import compute_dtype
 from numbanorm._errors import check_choice, check_eps
+from numbanorm._norm_plan import NormPlan, norm_plan
 from numbanorm._recurrences import reciprocal_std
 from numbanorm._reduction import moments
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
 
-#: A last run shorter than this is merged with its neighbour before parameters are applied.
-SHORT_RUN = 64
 #: Dtypes of statistics that launchers take.
 _GIVEN = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -54,72 +53,13 @@ def checked_scale(
     return Scale(float(eps), eps_on == "std", use_mean, ddof)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """All that can be known of a norm without its numbers."""
-
-    lay: _layout.Storage
-    #: Shape of x in storage order; what restores the order of its axes, or None if they are in order.
-    stored: Axes
-    transposed: Axes | None
-    #: Whether kernels can read an x of this kind where it lies.
-    dense: bool
-    dtype: np.dtype[Any]
-    compute: np.dtype[Any]
-    norm: _layout.Normalization
-    #: Parameters with x's rank, before they follow x's storage order; None if they are in order.
-    spread: Axes | None
-    #: Statistics in storage order, the axes that restore it, and with x's rank.
-    kept: Axes
-    restored: Axes
-    statistics: Axes
-
-
-@lru_cache(maxsize=4096)
-def _plan(shape: Axes, strides: Axes, dtype: np.dtype[Any], reduced: Axes, features: Axes, channels: bool) -> _Plan:
-    lay = _layout.storage(shape, strides, dtype.itemsize)
-    dense = lay.dense and not lay.flipped
-    if not dense:  # then y alone is looked at, which has x's order
-        strides = _dense_strides(shape, lay.order, dtype.itemsize)
-        lay = _layout.storage(shape, strides, dtype.itemsize)
-    norm = _layout.normalization(shape, strides, dtype.itemsize, reduced, features, channels)
-    in_order = norm.c_order or len(features) < 2
-    kept = tuple(axis for axis in lay.order if axis not in reduced)
-    return _Plan(
-        lay,
-        tuple(shape[axis] for axis in lay.order) if not norm.c_order else shape,
-        None if norm.c_order else _inverse(lay.order),
-        dense and dtype == norm_dtype(dtype),
-        norm_dtype(dtype),
-        compute_dtype(dtype),
-        norm,
-        None if in_order else tuple(n if axis in features else 1 for axis, n in enumerate(shape)),
-        tuple(shape[axis] for axis in kept),
-        _inverse(kept),
-        tuple(1 if axis in reduced else n for axis, n in enumerate(shape)),
-    )
-
-
-def empty(place: Any, plan: _Plan) -> Array:
+def empty(place: Any, plan: NormPlan) -> Array:
     """Uninitialised memory for an output, dense, with its axes in x's storage order.
 
     Every output of x's size is allocated here.
     """
     y: Array = place.output(plan.stored, plan.dtype)
     return y if plan.transposed is None else y.transpose(plan.transposed)
-
-
-def _dense_strides(shape: Axes, order: Axes, itemsize: int) -> Axes:
-    strides = [0] * len(shape)
-    for axis in reversed(order):
-        strides[axis] = itemsize
-        itemsize *= max(shape[axis], 1)
-    return tuple(strides)
-
-
-def _inverse(order: Axes) -> Axes:
-    """Where each of the axes in `order`, ascending, has gone."""
-    return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def normalize(
@@ -141,7 +81,7 @@ def normalize(
     if gamma is None and beta is None and want != "var":
         features = ()  # without parameters more axes play the same role
     place = _arrays.place_of(x)
-    plan = _plan(x.shape, x.strides, x.dtype, reduced, features, want == "var")
+    plan = norm_plan(x.shape, x.strides, x.dtype, reduced, features, want == "var")
     source, y, plan = _source_and_output(place, x, out, parameters, plan, (reduced, features, want == "var"))
     statistics: tuple[Array, ...] = ()
     if x.size == 0:
@@ -174,7 +114,7 @@ def apply(
     """
     features, gamma, beta = parameters
     place = _arrays.place_of(x)
-    plan = _plan(x.shape, x.strides, x.dtype, reduced, features, False)
+    plan = norm_plan(x.shape, x.strides, x.dtype, reduced, features, False)
     dtype = mean.dtype if mean.dtype == var.dtype and mean.dtype in _GIVEN else _GIVEN[-1]
     dtype = statistics_dtype(backend, dtype, plan.compute)
     mean, var = place.dense(mean, dtype), place.dense(var, dtype)
@@ -182,7 +122,7 @@ def apply(
         mean, var = (place.duplicate(s) if place.overlap(out, s) else s for s in (mean, var))
     source, y, plan = _source_and_output(place, x, out, parameters, plan, (reduced, features, False))
     if x.size:
-        _apply(backend, place, source, y, plan, mean, var, gamma, beta, scale)
+        apply_statistics(backend, place, source, y, plan, mean, var, gamma, beta, scale[:2])
     if out is not None:
         y = _delivered(place, y, out)
     if not want:
@@ -197,8 +137,8 @@ def statistics_dtype(backend: Any, dtype: np.dtype[Any], compute: np.dtype[Any])
 
 
 def _source_and_output(
-    place: Any, x: Array, out: Array | None, parameters: Parameters, plan: _Plan, roles: tuple[Axes, Axes, bool]
-) -> tuple[Array, Array, _Plan]:
+    place: Any, x: Array, out: Array | None, parameters: Parameters, plan: NormPlan, roles: tuple[Axes, Axes, bool]
+) -> tuple[Array, Array, NormPlan]:
     """(source, y, plan of y) of one dense layout: y to be written; x, or its copy in y.
 
     No memory of x's size is taken but for the result: an x with gaps is gathered into y
@@ -209,7 +149,7 @@ def _source_and_output(
         y = empty(place, plan)
     else:
         y = np.asarray(out) if place is _arrays.HOST else out  # a subclass may have its own idea of reshape
-        own = _plan(y.shape, y.strides, y.dtype, *roles)
+        own = norm_plan(y.shape, y.strides, y.dtype, *roles)
         usable = usable and own.lay == plan.lay
         plan = own
     if usable:
@@ -241,22 +181,12 @@ def _same_memory(place: Any, a: Array, b: Array) -> bool:
     return bool(a.strides == b.strides and a.dtype == b.dtype and place.address(a) == place.address(b))
 
 
-def _flat(place: Any, parameter: Array | None, default: float, plan: _Plan) -> Array:
-    """gamma or beta in the compute dtype and x's storage order, 1-D; of length 1 if missing."""
-    if parameter is None:
-        return place.constant(default, plan.compute)  # type: ignore[no-any-return]
-    if plan.spread is not None:
-        parameter = parameter.reshape(plan.spread).transpose(plan.norm.order)
-    parameter = place.dense(parameter, plan.compute)
-    return parameter if parameter.ndim == 1 else parameter.reshape(-1)
-
-
 def _normalize_fused(
     backend: Any,
     place: Any,
     x: Array,
     y: Array,
-    plan: _Plan,
+    plan: NormPlan,
     gamma: Array | None,
     beta: Array | None,
     scale: Scale,
@@ -264,7 +194,7 @@ def _normalize_fused(
 ) -> tuple[Array, ...]:
     """One launch; statistics shaped to broadcast against x, if wanted."""
     norm = plan.norm
-    gammas, betas = _flat(place, gamma, 1, plan), _flat(place, beta, 0, plan)
+    gammas, betas = flat(place, gamma, 1, plan), flat(place, beta, 0, plan)
     source, target = (x, y) if norm.c_order else (norm.arranged(x), norm.arranged(y))
     if source.shape != norm.view:
         source, target = source.reshape(norm.view), target.reshape(norm.view)
@@ -288,7 +218,7 @@ def _normalize_fused(
     return _restored(mean, plan), _restored(spread, plan)
 
 
-def _restored(statistic: Array, plan: _Plan) -> Array:
+def _restored(statistic: Array, plan: NormPlan) -> Array:
     """A statistic in storage order of the kept axes, shaped to broadcast against x."""
     if plan.transposed is None:
         return statistic.reshape(plan.statistics)
@@ -307,7 +237,7 @@ def _normalize_in_two(
     place: Any,
     x: Array,
     y: Array,
-    plan: _Plan,
+    plan: NormPlan,
     reduced: Axes,
     gamma: Array | None,
     beta: Array | None,
@@ -320,70 +250,8 @@ def _normalize_in_two(
     dtype = statistics_dtype(backend, np.dtype(np.float64), plan.compute)
     mean, var = place.empty(n, dtype), place.empty(n, dtype)
     backend.finish_moments(*flat, scale.ddof, scale.use_mean, False, mean, var)
-    _apply(backend, place, x, y, plan, mean, var, gamma, beta, scale)
+    apply_statistics(backend, place, x, y, plan, mean, var, gamma, beta, scale[:2])
     if not want:
         return ()
     mean, var = mean.reshape(plan.statistics), var.reshape(plan.statistics)
     return saved(x, mean, var, scale) if want == "rstd" else (mean, var)
-
-
-def _apply(
-    backend: Any,
-    place: Any,
-    x: Array,
-    y: Array,
-    plan: _Plan,
-    mean: Array,
-    var: Array,
-    gamma: Array | None,
-    beta: Array | None,
-    scale: Scale,
-) -> None:
-    """y = (x - mean) * rstd * gamma + beta over the runs of the plan; statistics in C order of x's kept axes."""
-    norm = plan.norm
-    if not norm.c_order:
-        x, y = norm.arranged(x), norm.arranged(y)
-        mean, var = (place.dense(norm.arranged(s.reshape(plan.statistics))) for s in (mean, var))
-    gammas, betas = _flat(place, gamma, 1, plan), _flat(place, beta, 0, plan)
-    _apply_runs(
-        backend,
-        place,
-        (scale.eps, scale.eps_on_std),
-        x.reshape(norm.cube),
-        y.reshape(norm.cube),
-        mean.reshape(norm.per_statistic),
-        var.reshape(norm.per_statistic),
-        gammas.reshape(norm.per_parameter if gammas.size > 1 else norm.single),
-        betas.reshape(norm.per_parameter if betas.size > 1 else norm.single),
-    )
-
-
-def _apply_runs(
-    backend: Any,
-    place: Any,
-    divisor: tuple[float, bool],
-    x: Array,
-    y: Array,
-    mean: Array,
-    var: Array,
-    gamma: Array,
-    beta: Array,
-) -> None:
-    """Bring operands of any rank down to the three axes that the launchers take."""
-    if x.ndim == 3:
-        launch = backend.affine_cols if mean.shape[2] > 1 else backend.affine_rows
-        launch(x, mean, var, *divisor, gamma, beta, y)
-        return
-    arrays = (x, y, mean, var, gamma, beta)
-    if x.shape[-1] < SHORT_RUN:
-        _apply_runs(backend, place, divisor, *(_merged_tail(place, a, x.shape[-2:]) for a in arrays))
-    else:
-        for i in range(len(x)):
-            _apply_runs(backend, place, divisor, *(a[i if len(a) > 1 else 0] for a in arrays))
-
-
-def _merged_tail(place: Any, operand: Array, tail: Axes) -> Array:
-    """The last two axes as one; an operand that varies along one of them is spread over both."""
-    if operand.shape[-2:] not in (tail, (1, 1)):
-        operand = place.dense(np.broadcast_to(operand, (*operand.shape[:-2], *tail)))
-    return operand.reshape(*operand.shape[:-2], -1)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from math import prod
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -90,18 +91,19 @@ def cupy_view(array: Any) -> Any:
     """A CuPy array over the memory of another library's; it keeps that alive."""
     if is_cupy_array(array):
         return array
-    cupy = sys.modules.get("cupy") or __import__("cupy")
+    cupy = import_module("cupy")
     if not hasattr(type(array), "__cuda_array_interface__"):
         return cupy.from_dlpack(array)
     face = array.__cuda_array_interface__
-    dtype = _dtype(face["typestr"])
-    shape, strides, address = tuple(face["shape"]), face.get("strides"), face["data"][0]
-    steps = strides or [dtype.itemsize] * len(shape)
-    n_bytes = dtype.itemsize + sum((n - 1) * abs(step) for n, step in zip(shape, steps, strict=True) if n)
-    if strides is None:
-        n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = cupy.cuda.UnownedMemory(address, n_bytes, array, _ordinal(array))
-    return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0), strides)
+    dtype, shape, strides = _dtype(face["typestr"]), tuple(face["shape"]), face.get("strides")
+    if 0 in shape:
+        return cupy.ndarray(shape, dtype)
+    # From the first element to the end of the last; an array may run backwards from there.
+    spans = [(n - 1) * step for n, step in zip(shape, strides, strict=True)] if strides else []
+    n_bytes = dtype.itemsize + sum(map(abs, spans)) if strides else prod(shape) * dtype.itemsize
+    before = -sum(min(span, 0) for span in spans)
+    memory = cupy.cuda.UnownedMemory(face["data"][0] - before, n_bytes, array, _ordinal(array))
+    return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, before), strides)
 
 
 def as_host(array: Any) -> Any:

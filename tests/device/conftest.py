@@ -44,7 +44,7 @@ def place(monkeypatch):
     _backend.load_backend.cache_clear()
     yield Place("stand-in", device)
     _backend.load_backend.cache_clear()
-    cupy.cuda.set_allocator(None)
+    cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
 
 
 @pytest.fixture
@@ -66,4 +66,4 @@ def emulated(monkeypatch):
     _backend.load_backend.cache_clear()
     yield Place("emulated", device)
     _backend.load_backend.cache_clear()
-    cupy.cuda.set_allocator(None)
+    cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)

@@ -136,6 +136,12 @@ def test_guests_leave_as_what_they_were(guests, layout):
     assert nn.moments(Guest(guests.array(values)), 0).shape == gamma.shape
 
 
+def test_empty_guests(guests):
+    y = nn.layer_norm(Guest(guests.array(np.empty((0, 4), "f4"))))
+    assert type(y) is Guest
+    assert y.shape == (0, 4)
+
+
 def test_guests_are_written_in_place(guests):
     x, out = Guest(guests.array(X)), Guest(guests.array(np.zeros_like(X)))
     assert nn.layer_norm(x, out=out) is out

@@ -78,8 +78,9 @@ def test_batch_norm_with_channels_anywhere(backend, shape, dtype, rng):
             assert_normalized(result, expected)
             np.testing.assert_allclose(mu, mean, rtol=1e-7)
             np.testing.assert_allclose(r, rstd, rtol=2e-7)
-            np.testing.assert_allclose(running_mean, 0.9 * 2 + 0.1 * mean64, rtol=1e-12)
-            np.testing.assert_allclose(running_var, 0.9 * 3 + 0.1 * unbiased, rtol=1e-9)
+            exact = backend != "cuda" or dtype == "float64"  # there a batch's statistics have the compute dtype
+            np.testing.assert_allclose(running_mean, 0.9 * 2 + 0.1 * mean64, rtol=1e-12 if exact else 1e-7)
+            np.testing.assert_allclose(running_var, 0.9 * 3 + 0.1 * unbiased, rtol=1e-9 if exact else 1e-7)
         assert_normalized(nn.batch_norm(x, training=True, channel_axis=channel), normal)
 
 
@@ -195,6 +196,11 @@ NORMS = [
 ]
 
 
+def assert_same(backend, actual, expected):
+    """Bit for bit; on a device another layout may meet another kernel, and so another order of sums."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=5e-7 if backend == "cuda" else 0)
+
+
 NORMS_OF_ROWS = [nn.layer_norm, nn.rms_norm, NORMS[3], lambda x, **o: nn.group_norm(x, 2, **o), nn.standardize]
 
 
@@ -208,9 +214,9 @@ def test_out(backend, norm, rng):
                 norm(x, out=target)
             continue
         assert norm(x, out=target) is target
-        np.testing.assert_array_equal(target, expected)
+        assert_same(backend, target, expected)
     wider = np.empty(x.shape, np.float64)
-    np.testing.assert_array_equal(norm(x, out=wider), expected)
+    assert_same(backend, norm(x, out=wider), expected)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -220,15 +226,15 @@ def test_out_may_be_x_or_overlap_it(backend, norm, rng):
     for _, y in layouts(x):
         if y.flags.writeable:
             assert norm(y, out=y) is y
-            np.testing.assert_array_equal(y, expected)
+            assert_same(backend, y, expected)
     raw = np.empty(x.size + 7, np.float32)
     source, target = raw[: x.size].reshape(x.shape), raw[7:].reshape(x.shape)
     source[...] = x
     norm(source, out=target)
-    np.testing.assert_array_equal(target, expected)
+    assert_same(backend, target, expected)
     square = rng.standard_normal((4, 4, 4, 4)).astype(np.float32)
     expected = norm(square)
-    np.testing.assert_array_equal(norm(square, out=square.T), expected)
+    assert_same(backend, norm(square, out=square.T), expected)
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")

@@ -6,7 +6,7 @@ which suit its neighbours, so results do not depend on the device's size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from numbanorm.backends.cuda._launch_moments import BUSY, MERGED, NARROW, across_block, column_threads, pieces
 
@@ -28,8 +28,7 @@ REGISTERS_THREADS = 512
 SPLIT_FEW_BYTES = 64 << 10
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """`tier` is "registers", "shared" or "split"; `lanes` threads share a row; `shared` in bytes."""
 
     tier: str
@@ -45,8 +44,7 @@ class Plan:
         return 2 if self.tier == "split" else 1
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where the elements of rows lie, and which parameter belongs to them; see :mod:`._norm_rows_kernels`."""
 
     n_rows: int
@@ -103,8 +101,7 @@ def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Plan:
     return Plan("split", vector)
 
 
-@dataclass(frozen=True)
-class PiecesPlan:
+class PiecesPlan(NamedTuple):
     """Rows in `n_chunks` pieces each, or short rows together in a block; `lanes` threads a piece."""
 
     lanes: int
@@ -127,8 +124,7 @@ def pieces_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Pieces
     return PiecesPlan(lanes, lanes, n_chunks, n_rows * n_chunks)
 
 
-@dataclass(frozen=True)
-class ColumnsPlan:
+class ColumnsPlan(NamedTuple):
     """`tiles` of columns times `n_chunks` of rows; `lanes` threads beside each other in a block."""
 
     lanes: int
@@ -159,8 +155,7 @@ STATISTICS_BLOCKS = 2 * 4 * MULTIPROCESSORS
 STATISTICS_THREADS = 256
 
 
-@dataclass(frozen=True)
-class SplitPlan:
+class SplitPlan(NamedTuple):
     """Each row in `n_splits` pieces of `piece` elements, the last one shorter."""
 
     n_splits: int
@@ -176,8 +171,7 @@ def split_plan(itemsize: int, n_rows: int, n_cols: int) -> SplitPlan:
     return SplitPlan(ceil_div(n_cols, piece), piece)
 
 
-@dataclass(frozen=True)
-class ChannelsPlan:
+class ChannelsPlan(NamedTuple):
     """Channels along the last axis: tiles of `width` units, or `across` rows behind each other if 0."""
 
     vector: int

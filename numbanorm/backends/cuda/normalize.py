@@ -5,9 +5,8 @@ Bytes moved are given in sizes of x, reads plus writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,7 @@ from numbanorm.backends.cuda.affine import aligned, apply_columns, apply_planes,
 Array = Any
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     plan: Plan
     kernel: Any
     scalars: tuple[Any, ...]
