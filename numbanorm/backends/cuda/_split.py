@@ -31,11 +31,22 @@ def _hides(kind: str, eps: float, flags: int) -> int:
     return EPS_HIDES * (eps > (shadow**0.5 if flags & EPS_ON_STD else shadow))
 
 
+#: Views of workspaces: slicing a CuPy array takes as long as half a launch.
+_views: dict[tuple[int, int, str], tuple[Any, ...]] = {}
+
+
 def _room(n_sets: int, n_parts: int, kind: str) -> tuple[Any, Any, tuple[Any, Any, Any]]:
     """Tickets, scratch for the sums of parts, and for (mean, its low part, 1 / std) of each set."""
     plane = -(-n_sets // 4) * 4
     tickets, scratch = _jit.workspace(3 * plane + N_SUMS * n_parts, compute_kind(kind))
-    return tickets, scratch[3 * plane :], (scratch[:plane], scratch[plane : 2 * plane], scratch[2 * plane : 3 * plane])
+    key = scratch.data.ptr, plane, kind
+    views = _views.get(key)
+    if views is None:
+        if len(_views) >= 256:
+            _views.clear()
+        statistics = scratch[:plane], scratch[plane : 2 * plane], scratch[2 * plane : 3 * plane]
+        views = _views[key] = (scratch[3 * plane :], statistics)
+    return tickets, *views
 
 
 @lru_cache(maxsize=1024)
