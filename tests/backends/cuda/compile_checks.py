@@ -42,6 +42,10 @@ def compile_kernel(kernel, cc):
     device = SimpleNamespace(compute_capability=cc)  # which Numba asks for when it compiles device functions
     with mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device):
         ptx = kernel.ptx(cc)
+    return _assembled(kernel, ptx, cc)
+
+
+def _assembled(kernel, ptx, cc):
     cubin, log = _link(ptx, f"sm_{cc[0]}{cc[1]}")
     stack, stores, loads = map(
         int, re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log).groups()
@@ -50,15 +54,26 @@ def compile_kernel(kernel, cc):
     return Compiled(kernel.name, kernel.threads, ptx, cubin, registers, stack, stores + loads)
 
 
-def check(kernel, cc, double=False):
-    """Assert what every kernel keeps to, and return it compiled. `double`: it computes in float64."""
-    compiled = compile_kernel(kernel, cc)
+def _checked(kernel, compiled, double):
     assert double or not re.search(r"\.f64\b", compiled.ptx), f"{kernel} computes in double precision"
     assert ".func" not in compiled.ptx, f"{kernel}: a function was not inlined"
     assert compiled.stack == 0, f"{kernel}: {compiled.stack} bytes of stack"
     assert compiled.spills == 0, f"{kernel}: {compiled.spills} bytes of spills"
     assert compiled.registers * kernel.threads <= 65536, f"{kernel}: {compiled.registers} registers"
     return compiled
+
+
+def check(kernel, cc, double=False):
+    """Assert what every kernel keeps to, and return it compiled. `double`: it computes in float64."""
+    return _checked(kernel, compile_kernel(kernel, cc), double)
+
+
+def check_everywhere(kernel, double=False):
+    """The same for all architectures, assembled from the PTX of the first, which they all take: {cc: compiled}."""
+    first, *others = ARCHITECTURES
+    compiled = {first: check(kernel, first, double)}
+    ptx = compiled[first].ptx
+    return compiled | {cc: _checked(kernel, _assembled(kernel, ptx, cc), double) for cc in others}
 
 
 def _link(ptx, arch):

@@ -1,7 +1,5 @@
 """What the compiler makes of every kernel of the norms that a plan can choose."""
 
-import re
-
 import pytest
 
 from numbanorm.backends.cuda._affine_kernels import ROWS_AT_ONCE, affine_columns, affine_planes
@@ -15,8 +13,6 @@ from tests.backends.cuda import compile_checks
 
 pytestmark = pytest.mark.compiled
 
-#: The code for these is assembled from the PTX of the first, which they all take.
-NATIVE, OTHERS = (8, 0), ((9, 0), (10, 0), (12, 0))
 #: Registers with which two blocks of 512 threads, or four of 256, fill a multiprocessor.
 HALF = 64
 
@@ -50,17 +46,11 @@ def kernels():
     [pytest.param(*case, id=f"{case[0].__name__}-{'-'.join(map(str, case[1]))}") for case in kernels()],
 )
 def test_compiles(make, arguments, registers, accesses):
-    kernel = make(*arguments)
-    compiled = compile_checks.check(kernel, NATIVE, double="float64" in arguments)
-    assert compiled.registers <= registers
-    for cc in OTHERS:
-        cubin, log = compile_checks._link(compiled.ptx, f"sm_{cc[0]}{cc[1]}")
-        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log, log
-        assert int(re.search(r"Used (\d+) registers", log)[1]) <= registers
-        if cc == (9, 0) and accesses and arguments[1]:
-            sass = compile_checks.disassemble(cubin)
-            counts = [len(re.findall(rf"{name}\.E(?:\.\w+)*\.128\b", sass)) for name in ("LDG", "STG")]
-            assert counts == [*accesses]
+    everywhere = compile_checks.check_everywhere(make(*arguments), double="float64" in arguments)
+    assert max(compiled.registers for compiled in everywhere.values()) <= registers
+    if accesses and arguments[1]:
+        hopper = everywhere[9, 0]
+        assert [hopper.count(rf"{name}\.E(?:\.\w+)*\.128") for name in ("LDG", "STG")] == [*accesses]
 
 
 @pytest.mark.parametrize("cc", compile_checks.ARCHITECTURES)
