@@ -112,7 +112,8 @@ def _same_length(gamma: Array, beta: Array) -> tuple[Array, Array]:
     if gamma.size == beta.size:
         return gamma, beta
     length = max(gamma.size, beta.size)
-    return np.resize(gamma, length), np.resize(beta, length)
+    gamma, beta = (np.full(length, p[0], p.dtype) if p.size == 1 else p for p in (gamma, beta))
+    return gamma, beta
 
 
 def _split_rows(x: Array, scale: tuple[float, bool, bool], mean: Array, rstd: Array) -> tuple[Array, Array]:
