@@ -29,7 +29,9 @@ def _carrier(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def flat_output(array: NDArray[Any]) -> NDArray[Any]:
     """A dense array as a kernel takes it: 1-D, 16-bit floats as records of their bits."""
-    return (array if array.itemsize != 2 else array.view(_carrier(array.dtype))).reshape(-1)
+    if array.itemsize == 2 and array.dtype.kind not in "iu":
+        array = array.view(_carrier(array.dtype))
+    return array.reshape(-1)
 
 
 def flat_input(array: NDArray[Any]) -> NDArray[Any]:
