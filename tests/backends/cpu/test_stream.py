@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import numbanorm as nn
 from numbanorm.backends.cpu import _stream
 
+pytestmark = pytest.mark.compiled  # nothing is streamed with the JIT off
+
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 dimension = st.sampled_from([1, 2, 3, 7, 16, 33, 64, 65, 100, 300])
 
