@@ -7,6 +7,9 @@ that shows is that of the last conversion.
 
 from __future__ import annotations
 
+import sys
+
+import numba
 import numpy as np
 
 from numbanorm import _recurrences
@@ -14,6 +17,8 @@ from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, inner
 from numbanorm.backends.cpu._launch import BLOCK, QUICK_BLOCK, SHORT_ROW, TILE
 
+#: Elements from which a row is summed in float32 first. Without the JIT there are no lanes that keep such sums short.
+QUICK_FROM = sys.maxsize if numba.config.DISABLE_JIT else SHORT_ROW
 #: Sums of squares between these have lost nothing to the range of float32.
 SMALLEST_SQUARES, LARGEST_SQUARES = 1e-30, 1e37
 
@@ -50,7 +55,7 @@ def quick_segment_moments(x, start, stop, like):
 
     A block whose sums cancel, overflow or vanish is summed again in float64; short rows are anyway.
     """
-    if stop - start < SHORT_ROW:
+    if stop - start < QUICK_FROM:
         return segment_moments(x, start, stop)
     count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
     shift = like.dtype.type(0)
