@@ -63,7 +63,7 @@ def prepare_library(library: str, threads: int | None = None) -> None:
 @lru_cache(maxsize=2)
 def prepared(name: str, shape: tuple[int, ...], library: str) -> Call:
     """A call that is compiled, warm and known to be right; kept, as asv runs setup before every sample."""
-    return contests.peers(Cell(name, shape), [library]).all_right()[library]
+    return contests.contest(Cell(name, shape), [library]).all_right()[library]
 
 
 def rounded(value: float) -> float:

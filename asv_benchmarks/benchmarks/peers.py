@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from numbanorm._bench.contests import peers
+from numbanorm._bench.contests import contest
 
 from .cases import LIBRARIES
 from .common import PROFILE, names, prepare_library, ratio
@@ -32,9 +32,8 @@ class _Peers(ABC):
     def setup(self, name: str, library: str) -> None:
         prepare_library(library)
         cell = {str(cell): cell for cell in _CELLS[self.group]}[name]
-        contest = peers(cell, dict.fromkeys([library, "numbanorm"]), self.threads)
-        # Under names of their own, for numbanorm is its own peer once.
-        calls = contest.all_right()
+        # Each library once, though numbanorm is its own peer too.
+        calls = contest(cell, dict.fromkeys([library, "numbanorm"]), torch_threads=self.threads).all_right()
         self.calls = {"theirs": calls[library], "ours": calls["numbanorm"]}
 
     def track_ratio(self, *_: Any) -> float:

@@ -82,7 +82,8 @@ class Profile:
             "standardize": self._cells([standardize]),
             "mean_var": self._cells(MEAN_VAR),
             "var": self._cells(VAR),
-            "var of float16": self._cells(VAR, "float16"),
+            # NumPy sums float16 in float16 over other axes, and is wrong there.
+            "var of float16": self._cells([OPERATIONS["var_last_axis"]], "float16"),
             "small calls": [cell for cell in self._cells(whole) if cell.nbytes <= self.small],
         }
 
@@ -101,9 +102,10 @@ class Profile:
         return [cell for cell in cells if cell.nbytes >= self.middling]
 
     def halves(self) -> list[Cell]:
-        """Cells in float32 that are large enough in 16 bits, to be held against themselves."""
+        """Cells in float32 to be held against 16 bits: for each operation the first that is large enough then."""
         cells = self._cells((*FUNCTIONAL, *MEAN_VAR))
-        return [cell for cell in cells if cell.nbytes // 2 >= self.middling]
+        large = [cell for cell in reversed(cells) if cell.nbytes // 2 >= self.middling]
+        return list({cell.operation: cell for cell in large}.values())[::-1]
 
     def formats(self) -> list[Cell]:
         """Batch norms of channels-first images, to be held against channels-last ones."""
@@ -113,6 +115,8 @@ class Profile:
 _ROWS = ((1, 768), (512, 768), (16384, 1024), (4096, 8192))
 _TALL = ((1_000_000, 16),)
 _IMAGES = ((8, 64, 56, 56), (32, 512, 7, 7), (64, 256, 56, 56))
+#: Half the last one, for users have less time and memory.
+_USER_IMAGES = (*_IMAGES[:2], (32, 256, 56, 56))
 _MORE_ROWS = ((32, 768), (65536, 64), (100_000, 257))
 _MORE_IMAGES = ((2, 16, 8, 8), (32, 256, 28, 28))
 _CACHED = ((512, 768),)
@@ -126,6 +130,7 @@ PROFILES = {
         cached=_CACHED,
         large=25_000_000,
     ),
+    "user": Profile(_ROWS, _ROWS[1:] + _TALL, _USER_IMAGES, _MORE_ROWS, _MORE_IMAGES, _CACHED),
     "regular": Profile(_ROWS, _ROWS[1:] + _TALL, _IMAGES, _MORE_ROWS, _MORE_IMAGES, _CACHED),
     "large": Profile(
         (*_ROWS, (65536, 4096)),

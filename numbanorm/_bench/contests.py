@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numbanorm._bench.cases import OPERATIONS, Array, Data
+from numbanorm._bench.cases import OPERATIONS, Array
 from numbanorm._bench.cells import Cell
 from numbanorm._bench.protocol import Call, WrongResult, share_threads, verify, with_threads
 
@@ -21,60 +21,52 @@ class Contest(NamedTuple):
     """Calls by name, and what was wrong with those that are missing."""
 
     calls: dict[str, Call]
-    complaints: list[str]
+    complaints: dict[str, str]
 
     def all_right(self) -> dict[str, Call]:
         """The calls, if nothing was wrong."""
         if self.complaints:
-            raise WrongResult(self.complaints[0])
+            raise WrongResult(next(iter(self.complaints.values())))
         return self.calls
 
 
-def _contest(cell: Cell, reference: Array, calls: Iterable[tuple[str, str, Call]]) -> Contest:
+def _right(cell: Cell, reference: Array, calls: Iterable[tuple[str, str, Call]]) -> Contest:
     """Those of (name, library, call) whose results are right. Each is warm, then."""
-    contest = Contest({}, [])
+    contest = Contest({}, {})
     for name, library, call in calls:
         try:
             verify(str(cell), library, call(), reference, cell.dtype)
         except WrongResult as wrong:
-            contest.complaints.append(str(wrong))
+            contest.complaints[name] = str(wrong)
         else:
             contest.calls[name] = call
     return contest
 
 
-def _data(cell: Cell) -> tuple[Data, Array]:
-    """Operands, and the result in float64."""
+def contest(
+    cell: Cell, libraries: Iterable[str] = ("numbanorm",), *, ceiling: bool = False, torch_threads: int | None = None
+) -> Contest:
+    """The cell by each library. ImportError if one is missing.
+
+    With `ceiling` also "ceiling", what the memory allows: for statistics a read of x; for
+    norms a copy of x, and then "given" is a call that writes to the copy's target. The other
+    calls write to memory that the pool recycles, since their results die.
+    """
     operation = OPERATIONS[cell.operation]
     data = operation.data(cell.shape, dtype=cell.dtype)
-    return data, operation.reference(data)
-
-
-def peers(cell: Cell, libraries: Iterable[str], torch_threads: int | None = None) -> Contest:
-    """Each library on the cell, by the library's name. ImportError if one is missing."""
     libraries = tuple(libraries)
     if "torch" in libraries:
         share_threads(torch_threads)
-    data, reference = _data(cell)
-    operation = OPERATIONS[cell.operation]
-    return _contest(cell, reference, ((library, library, operation.call(library, data)) for library in libraries))
-
-
-def ceiling(cell: Cell) -> Contest:
-    """The cell beside what the memory allows.
-
-    For norms "ceiling" is a copy of x, "given" writes to the copy's target and "recycled" to
-    memory of the pool, as calls do whose results die; for statistics it is a read of x.
-    """
-    data, reference = _data(cell)
-    call: Any = OPERATIONS[cell.operation].call("numbanorm", data)
-    calls = [("recycled", "numbanorm", call)]
+    calls: list[tuple[str, str, Call]] = [(name, name, operation.call(name, data)) for name in libraries]
     y = None
-    if OPERATIONS[cell.operation].is_norm:
+    if ceiling and operation.is_norm:
         y = np.empty_like(data.x)
-        calls.append(("given", "numbanorm", partial(call, out=y)))
-    right, complaints = _contest(cell, reference, calls)
-    return Contest({"ceiling": memory(data.x, y), **right}, complaints)
+        ours: Any = operation.call("numbanorm", data)
+        calls.append(("given", "numbanorm", partial(ours, out=y)))
+    right = _right(cell, operation.reference(data), calls)
+    if ceiling:
+        right.calls["ceiling"] = memory(data.x, y)
+    return right
 
 
 def memory(x: Array, y: Array | None, past_caches: bool | None = None) -> Call:
@@ -102,10 +94,9 @@ def formats(cell: Cell) -> Contest:
 
 def _merged(cells: dict[str, Cell]) -> Contest:
     """numbanorm on each of the cells."""
-    merged = Contest({}, [])
+    merged = Contest({}, {})
     for name, cell in cells.items():
-        right, complaints = peers(cell, ["numbanorm"])
-        if right:
-            merged.calls[name] = right["numbanorm"]
-        merged.complaints.extend(complaints)
+        calls, complaints = contest(cell)
+        merged.calls.update((name, call) for call in calls.values())
+        merged.complaints.update((name, complaint) for complaint in complaints.values())
     return merged

@@ -52,12 +52,11 @@ PACES = {
 def medians(calls: Mapping[str, Call], pace: Pace) -> dict[str, float]:
     """Median seconds of each call, from samples that alternate."""
     timers = {name: timeit.Timer(call) for name, call in calls.items()}
-    numbers = {name: 1 + int(pace.sample / max(timer.timeit(1), 1e-9)) for name, timer in timers.items()}
-    samples: dict[str, list[float]] = {name: [] for name in timers}
+    first = {name: timer.timeit(1) for name, timer in timers.items()}
+    numbers = {name: 1 + int(pace.sample / max(seconds, 1e-9)) for name, seconds in first.items()}
+    samples = {name: [seconds] if numbers[name] == 1 else [] for name, seconds in first.items()}
     spent = 0.0
-    for i in range(pace.most):
-        if i >= pace.fewest and spent > pace.seconds:
-            break
+    while min(map(len, samples.values())) < (pace.fewest if spent > pace.seconds else pace.most):
         for name, timer in timers.items():
             seconds = timer.timeit(numbers[name])
             samples[name].append(seconds / numbers[name])
