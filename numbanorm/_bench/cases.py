@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -65,16 +65,13 @@ class Operation:
 
     def data(self, shape: Shape, mean: float = 1.0, std: float = 2.0, dtype: str = "float32") -> Data:
         """Operands, the same on every run: x in `dtype`, parameters in float32."""
-        rng = np.random.default_rng(SEED)
         if self.layout == "channels_last":
             shape = (shape[0], *shape[2:], shape[1])
         channels = shape[1] if self.layout == "images" else shape[-1]
-        x = rng.standard_normal(shape, np.float32)
-        x *= std
-        x += mean
-        small = rng.uniform(-0.5, 0.5, (4, channels)).astype(np.float32)
+        x = _normal(shape, mean, std)
         if dtype != "float32":
-            x = x.astype(_dtype(dtype))
+            x = x.astype(dtype_named(dtype))
+        small = np.random.default_rng(SEED).uniform(-0.5, 0.5, (4, channels)).astype(np.float32)
         return Data(x, small[0] + 1, small[1], small[2] * std + mean, (small[3] + 1) * std**2)
 
     def call(self, library: str, data: Data) -> Callable[[], Any]:
@@ -90,8 +87,17 @@ class Operation:
         return as_float64(self.call("numpy", Data(*(operand.astype(np.float64) for operand in data)))())
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    """The dtype of that name. ImportError for bfloat16 without ml_dtypes."""
+@lru_cache(maxsize=2)
+def _normal(shape: Shape, mean: float, std: float) -> Array:
+    """Normal numbers, kept because operations on one shape follow one another."""
+    x = np.random.default_rng(SEED).standard_normal(shape, np.float32)
+    x *= std
+    x += mean
+    return x
+
+
+def dtype_named(name: str) -> np.dtype[Any]:
+    """The dtype that is called so. ImportError for bfloat16 without ml_dtypes."""
     return np.dtype(import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name)
 
 

@@ -64,22 +64,23 @@ class Profile:
         return {"rows": self.rows, "columns": self.columns}.get(layout, self.images)
 
     def _cells(self, operations: Iterable[Operation], dtype: str = "float32") -> list[Cell]:
-        """All of these operations on all shapes."""
+        """All of these operations on all shapes, a shape at a time."""
         more_columns = tuple(shape for shape in self.more_rows if shape[0] > 1)
         more = {"rows": self.more_rows, "columns": more_columns}
-        return [
+        cells = [
             Cell(operation.name, shape, dtype)
             for operation in operations
             for shape in self.shapes(operation.layout) + more.get(operation.layout, self.more_images)
         ]
+        shapes = list(dict.fromkeys(cell.shape for cell in cells))
+        return sorted(cells, key=lambda cell: shapes.index(cell.shape))
 
     def peers(self) -> dict[str, list[Cell]]:
         """Cells on which libraries are compared, by the groups that have a mean."""
-        standardize = OPERATIONS["standardize"]
         whole = [op for op in (*MEAN_VAR, *VAR, *FUNCTIONAL) if op.layout != "columns"]
         return {
             "norms": self._cells(FUNCTIONAL),
-            "standardize": self._cells([standardize]),
+            "standardize": [Cell("standardize", shape) for shape in self.columns],
             "mean_var": self._cells(MEAN_VAR),
             "var": self._cells(VAR),
             # NumPy sums float16 in float16 over other axes, and is wrong there.
@@ -124,8 +125,8 @@ _CACHED = ((512, 768),)
 PROFILES = {
     "smoke": Profile(((8, 64),), ((64, 8),), ((2, 16, 8, 8),), cached=((8, 64),), middling=0, large=0),
     "quick": Profile(
-        ((1, 768), (512, 768), (16384, 1024)),
-        ((16384, 1024),),
+        ((1, 768), (512, 768), (8192, 1024)),
+        ((8192, 1024),),
         ((2, 16, 8, 8), (32, 256, 28, 28)),
         cached=_CACHED,
         large=25_000_000,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numbanorm._bench.cases import OPERATIONS, Array
+from numbanorm._bench.cases import OPERATIONS, Array, dtype_named
 from numbanorm._bench.cells import Cell
 from numbanorm._bench.protocol import Call, WrongResult, share_threads, verify, with_threads
 
@@ -30,10 +30,20 @@ class Contest(NamedTuple):
         return self.calls
 
 
-def _right(cell: Cell, reference: Array, calls: Iterable[tuple[str, str, Call]]) -> Contest:
-    """Those of (name, library, call) whose results are right. Each is warm, then."""
+class _Entry(NamedTuple):
+    """A call, what it computes and what should come out."""
+
+    name: str
+    cell: Cell
+    call: Call
+    reference: Array
+    library: str = "numbanorm"
+
+
+def _right(entries: Iterable[_Entry]) -> Contest:
+    """The entries whose results are right. Their calls are warm, then."""
     contest = Contest({}, {})
-    for name, library, call in calls:
+    for name, cell, call, reference, library in entries:
         try:
             verify(str(cell), library, call(), reference, cell.dtype)
         except WrongResult as wrong:
@@ -54,16 +64,17 @@ def contest(
     """
     operation = OPERATIONS[cell.operation]
     data = operation.data(cell.shape, dtype=cell.dtype)
+    reference = operation.reference(data)
     libraries = tuple(libraries)
     if "torch" in libraries:
         share_threads(torch_threads)
-    calls: list[tuple[str, str, Call]] = [(name, name, operation.call(name, data)) for name in libraries]
+    entries = [_Entry(name, cell, operation.call(name, data), reference, name) for name in libraries]
     y = None
     if ceiling and operation.is_norm:
         y = np.empty_like(data.x)
         ours: Any = operation.call("numbanorm", data)
-        calls.append(("given", "numbanorm", partial(ours, out=y)))
-    right = _right(cell, operation.reference(data), calls)
+        entries.append(_Entry("given", cell, partial(ours, out=y), reference))
+    right = _right(entries)
     if ceiling:
         right.calls["ceiling"] = memory(data.x, y)
     return right
@@ -83,20 +94,29 @@ def threads(call: Call, most: int = 2) -> dict[str, Call]:
 
 
 def dtypes(cell: Cell, names: Iterable[str]) -> Contest:
-    """The cell's operation on as many elements of each dtype."""
-    return _merged({name: cell._replace(dtype=name) for name in names})
+    """The cell's operation on the same numbers in each dtype."""
+    operation = OPERATIONS[cell.operation]
+    data = operation.data(cell.shape)
+    # As precise as the shortest of the dtypes, so that one result is right for all.
+    data = data._replace(x=(data.x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32))
+    reference = operation.reference(data)
+
+    def entry(name: str) -> _Entry:
+        call = operation.call("numbanorm", data._replace(x=data.x.astype(dtype_named(name))))
+        return _Entry(name, cell._replace(dtype=name), call, reference)
+
+    return _right(map(entry, names))
 
 
 def formats(cell: Cell) -> Contest:
-    """A norm of images by memory format: "first" and "last" say where the channels are."""
-    return _merged({"first": cell, "last": cell._replace(operation=f"{cell.operation}_nhwc")})
-
-
-def _merged(cells: dict[str, Cell]) -> Contest:
-    """numbanorm on each of the cells."""
-    merged = Contest({}, {})
-    for name, cell in cells.items():
-        calls, complaints = contest(cell)
-        merged.calls.update((name, call) for call in calls.values())
-        merged.complaints.update((name, complaint) for complaint in complaints.values())
-    return merged
+    """A norm of the same images by memory format: "first" and "last" say where the channels are."""
+    first, last = (OPERATIONS[name] for name in (cell.operation, f"{cell.operation}_nhwc"))
+    data = first.data(cell.shape)
+    reference = first.reference(data)
+    moved = data._replace(x=np.ascontiguousarray(np.moveaxis(data.x, 1, -1)))
+    return _right(
+        [
+            _Entry("first", cell, first.call("numbanorm", data), reference),
+            _Entry("last", Cell(last.name, cell.shape), last.call("numbanorm", moved), np.moveaxis(reference, 1, -1)),
+        ]
+    )

@@ -43,7 +43,7 @@ class Pace(NamedTuple):
 
 PACES = {
     "smoke": Pace(0, 1, 1, 0),
-    "quick": Pace(1e-3, 3, 9, 0.1),
+    "quick": Pace(1e-3, 3, 9, 0.05),
     "user": Pace(2e-3, 3, 15, 0.3),
     "regular": Pace(2e-3, 5, 25, 2.0),
 }

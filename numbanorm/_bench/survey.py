@@ -13,14 +13,18 @@ import numpy as np
 
 from numbanorm._bench import contests
 from numbanorm._bench.cases import LIBRARIES, OPERATIONS
-from numbanorm._bench.cells import Cell, Profile
+from numbanorm._bench.cells import PROFILES, Cell
 from numbanorm._bench.contests import STREAMED, Contest, memory
-from numbanorm._bench.protocol import Pace, medians
+from numbanorm._bench.protocol import PACES, medians
 
 #: A step's description, and the step.
 Step = tuple[str, Callable[[], None]]
 #: Elements of the arrays by which memory is measured, 4 bytes each: from the fastest cache to beyond the last.
-LENGTHS = tuple(1 << power for power in range(13, 27))
+LENGTHS = {
+    "smoke": (64, 128),
+    "quick": tuple(1 << power for power in range(13, 26, 2)),
+    "user": tuple(1 << power for power in range(13, 27)),
+}
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ def _ratio(seconds: dict[str, float], over: str, under: str) -> float | None:
 
 
 class Survey:
-    """Measures a profile; its lists fill up as the steps are taken."""
+    """Measures the profile of that name; its lists fill up as the steps are taken."""
 
-    def __init__(self, profile: Profile, pace: Pace, lengths: Sequence[int] = LENGTHS) -> None:
-        self.profile, self.pace, self.lengths = profile, pace, lengths
+    def __init__(self, name: str) -> None:
+        self.profile, self.pace, self.lengths = PROFILES[name], PACES[name], LENGTHS[name]
         self.libraries = tuple(library for library in LIBRARIES if find_spec(library))
         self.rows: list[Row] = []
         self.halves: list[Twin] = []
