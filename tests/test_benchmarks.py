@@ -23,7 +23,9 @@ os.environ["NUMBANORM_ASV_PROFILE"] = "smoke"  # read when the suite is imported
 
 cases = import_module("benchmarks.cases")
 norms = import_module("benchmarks.norms")
-MODULES = [import_module(f"benchmarks.{name}") for name in ("common", "stats", "norms", "overhead", "startup")]
+MODULES = [
+    import_module(f"benchmarks.{name}") for name in ("stats", "norms", "peers", "roofline", "overhead", "startup")
+]
 
 #: Lengths that differ, so that a wrong axis shows.
 SHAPES = {"rows": (5, 12), "columns": (12, 5), "images": (3, 8, 5, 2), "channels_last": (3, 8, 5, 2)}
@@ -48,9 +50,10 @@ def parameter_sets() -> list[Any]:
     ]
 
 
-def skip_without(library: str) -> None:
-    if library == "torch":
-        pytest.importorskip("torch")
+def skip_without(what: str) -> None:
+    package = {"torch": "torch", "bfloat16": "ml_dtypes"}.get(what)
+    if package:
+        pytest.importorskip(package)
 
 
 @pytest.mark.compiled
@@ -99,5 +102,5 @@ def test_asv_skips_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refuses_to_time_a_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = replace(cases.OPERATIONS["layer_norm"], numbanorm=lambda nn, d: partial(nn.rms_norm, d.x, d.gamma))
     monkeypatch.setitem(cases.OPERATIONS, "layer_norm", wrong)
-    with pytest.raises(AssertionError, match="layer_norm of numbanorm is off by"):
+    with pytest.raises(AssertionError, match=r"layer_norm \(5, 12\) of numbanorm is off by"):
         norms.Rows().setup("layer_norm", SHAPES["rows"], "numbanorm")

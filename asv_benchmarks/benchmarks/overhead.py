@@ -13,7 +13,7 @@ import numpy as np
 import numbanorm as nn
 
 from .cases import LIBRARIES, OPERATIONS
-from .common import SMOKE, prepare_library, prepared, speedup
+from .common import SMOKE, prepare_library, prepared
 
 _SHAPES = {"rows": (1, 768), "images": (2, 16, 8, 8), "channels_last": (2, 16, 8, 8)}
 _OPERATIONS = [name for name, operation in OPERATIONS.items() if operation.layout in _SHAPES]
@@ -30,18 +30,12 @@ class SmallCalls:
         # On so few numbers torch is at its best with one thread; with more, waking those that
         # sleep would be most of the call. numbanorm uses one by itself.
         prepare_library(library, threads=1)
-        self.shape = _SHAPES[OPERATIONS[name].layout]
-        self.call = prepared(name, self.shape, library)
+        self.call = prepared(name, _SHAPES[OPERATIONS[name].layout], library)
 
     def time_thousand_calls(self, *_: Any) -> None:
         call = self.call
         for _ in range(1000):
             call()
-
-    def track_speedup(self, name: str, library: str) -> float:
-        return speedup(name, self.shape, library)
-
-    track_speedup.unit = "times numbanorm's time"
 
 
 class Dispatch:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
@@ -19,6 +15,7 @@ from numbanorm._demo import _figure, _tables
 from numbanorm._demo._libraries import libraries
 from numbanorm._demo._measure import CASES, OFFSET, Row, measure
 from numbanorm._digits import load_digits
+from numbanorm._report import writable_picture
 
 #: How often the digits are repeated; 24 times are 11 MB, more than most caches hold.
 COPIES = 24
@@ -29,7 +26,7 @@ def run(output: str) -> None:
 
     Exits with a message, before any work is done, if `output` cannot be written.
     """
-    path = _writable(output)
+    path = writable_picture(output)
     console = Console(highlight=False)
     digits = load_digits().images
     x = np.tile(digits, (COPIES, 1, 1))
@@ -45,19 +42,6 @@ def run(output: str) -> None:
         console.print(part)
         console.print()
     console.print(f"[bold]The picture is in {path}.[/bold]", soft_wrap=True)
-
-
-def _writable(output: str) -> Path:
-    """The path of the picture, or the end of the program."""
-    path = Path(output)
-    endings = [f".{name}" for name in FigureCanvasAgg.get_supported_filetypes()]
-    if path.suffix.lower() not in endings:
-        sys.exit(f"cannot write {output!r}: the name must end in one of {', '.join(endings)}")
-    if not path.parent.is_dir():
-        sys.exit(f"cannot write {output!r}: there is no folder {str(path.parent)!r}")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        sys.exit(f"cannot write {output!r}: it is a folder, or writing there is not permitted")
-    return path
 
 
 def _measured(console: Console, x: NDArray[Any], n_kept: int) -> list[Row]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rich import box
 from rich.table import Table
 
 from numbanorm._demo._measure import RAISED, Measurement, Row
+from numbanorm._report import table as report_table
 
 #: Errors up to here are rounding, up to there a nuisance, beyond it wrong results.
 ROUNDING, NUISANCE = 1e-6, 1e-3
@@ -15,10 +15,12 @@ ROUNDING, NUISANCE = 1e-6, 1e-3
 
 def errors(rows: Sequence[Row]) -> Table:
     """The error of each library, on the pixels and far from zero."""
-    table = _table(
+    table = report_table(
         "Largest error against float64, relative to the largest value",
         f"x: the pixels, 0 to 16; {RAISED}: the same on the dark level of a sensor. A row is 8 pixels "
         "of an image, a channel that row in all images, a half 4 rows. batch_norm: with running statistics.",
+        "operation",
+        "over",
     )
     columns: list[tuple[str, Callable[[Measurement], float]]] = [
         ("x", lambda m: m.error),
@@ -39,7 +41,12 @@ def errors(rows: Sequence[Row]) -> Table:
 
 def times(rows: Sequence[Row]) -> Table:
     """The time of each library, and how it compares with NumPy's."""
-    table = _table("Time of a call, ms", "The shortest of several calls after the first; the fastest library is bold.")
+    table = report_table(
+        "Time of a call, ms",
+        "The shortest of several calls after the first; the fastest library is bold.",
+        "operation",
+        "over",
+    )
     names = list(rows[0].by)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -49,24 +56,6 @@ def times(rows: Sequence[Row]) -> Table:
         cells = (f"[bold]{s * 1e3:.2f}[/bold]" if s == min(seconds) else f"{s * 1e3:.2f}" for s in seconds)
         ratio = row.by["NumPy"].seconds / row.by["numbanorm"].seconds
         table.add_row(row.case.operation, row.case.sets, *cells, f"{ratio:.1f}", end_section=_ends_section(row, rows))
-    return table
-
-
-def _table(title: str, caption: str) -> Table:
-    table = Table(
-        title=title,
-        caption=caption,
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        caption_style="dim",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    table.add_column("operation", no_wrap=True)
-    table.add_column("over", no_wrap=True)
     return table
 
 

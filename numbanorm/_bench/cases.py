@@ -1,0 +1,213 @@
+"""The operations: each once, and how each library computes it.
+
+Names and callables come from the same row, so nothing is timed under another's name. A
+row holds a factory per library, which turns data into a callable without arguments: what
+is timed is the library's work and nothing else.
+
+The exact result is that of the NumPy formula in float64, whose two passes are right to
+twelve digits or more even far from zero. numbanorm and torch are written independently
+of it, so a wrong formula would disagree with two others.
+
+torch is optional, and slow to import: it is imported when one of its cases is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm._bench import formulas
+from numbanorm._bench.formulas import per_channel
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+LIBRARIES = ("numbanorm", "numpy", "torch")
+SEED = 20150211
+
+
+class Data(NamedTuple):
+    """Operands in the order that batch norms take them; x is (rows, cols), NCHW or NHWC."""
+
+    x: Any
+    gamma: Any
+    beta: Any
+    running_mean: Any
+    running_var: Any
+
+
+#: (library's module, data in its arrays) -> the call to time
+Factory = Callable[[Any, Data], Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation, as each library computes it.
+
+    `layout` says which shapes the operation takes and what its parameters belong to:
+    "rows" and "columns" (rows, cols); "images" (N, C, H, W); "channels_last" the same
+    shapes, stored as (N, H, W, C).
+    """
+
+    name: str
+    layout: str
+    numbanorm: Factory
+    numpy: Factory
+    torch: Factory
+    #: Whether the result is as large as x.
+    is_norm: bool = True
+
+    def data(self, shape: Shape, mean: float = 1.0, std: float = 2.0, dtype: str = "float32") -> Data:
+        """Operands, the same on every run: x in `dtype`, parameters in float32."""
+        if self.layout == "channels_last":
+            shape = (shape[0], *shape[2:], shape[1])
+        channels = shape[1] if self.layout == "images" else shape[-1]
+        x = _normal(shape, mean, std)
+        if dtype != "float32":
+            x = x.astype(dtype_named(dtype))
+        small = np.random.default_rng(SEED).uniform(-0.5, 0.5, (4, channels)).astype(np.float32)
+        return Data(x, small[0] + 1, small[1], small[2] * std + mean, (small[3] + 1) * std**2)
+
+    def call(self, library: str, data: Data) -> Callable[[], Any]:
+        """The operation on `data` as a callable without arguments. ImportError if the library is missing."""
+        module = import_module(library)
+        if library == "torch":
+            data = Data(*map(module.from_numpy, data))
+        factory: Factory = getattr(self, library)
+        return factory(module, data)
+
+    def reference(self, data: Data) -> Array:
+        """The result in float64."""
+        return as_float64(self.call("numpy", Data(*(operand.astype(np.float64) for operand in data)))())
+
+
+@lru_cache(maxsize=2)
+def _normal(shape: Shape, mean: float, std: float) -> Array:
+    """Normal numbers, kept because operations on one shape follow one another."""
+    x = np.random.default_rng(SEED).standard_normal(shape, np.float32)
+    x *= std
+    x += mean
+    return x
+
+
+def dtype_named(name: str) -> np.dtype[Any]:
+    """The dtype that is called so. ImportError for bfloat16 without ml_dtypes."""
+    return np.dtype(import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+
+
+def as_float64(result: Any) -> Array:
+    """Any library's result as one array; (mean, var) along a new first axis."""
+    if isinstance(result, tuple):
+        return np.stack([as_float64(part) for part in result])
+    return np.asarray(result, np.float64)
+
+
+def num_groups(channels: int) -> int:
+    """32, as in Wu & He (2018), or two channels a group where there are few."""
+    return min(32, channels // 2)
+
+
+def _mean_var(name: str, layout: str, axis: int | tuple[int, ...] | None) -> Operation:
+    return Operation(
+        name,
+        layout,
+        numbanorm=lambda nn, d: partial(nn.mean_var, d.x, axis),
+        numpy=lambda _, d: partial(formulas.numpy_mean_var, d.x, axis),
+        torch=lambda torch, d: partial(formulas.torch_mean_var, torch, d.x, axis),
+        is_norm=False,
+    )
+
+
+def _var(name: str, layout: str, axis: int | tuple[int, ...]) -> Operation:
+    return Operation(
+        name,
+        layout,
+        numbanorm=lambda nn, d: partial(nn.var, d.x, axis),
+        numpy=lambda _, d: partial(np.var, d.x, axis),
+        torch=lambda torch, d: partial(torch.var, d.x, axis, correction=0),
+        is_norm=False,
+    )
+
+
+def _batch_norm(training: bool) -> Operation:
+    return Operation(
+        "batch_norm_training" if training else "batch_norm_evaluation",
+        "images",
+        numbanorm=lambda nn, d: partial(nn.batch_norm, *d, training=training),
+        numpy=lambda _, d: partial(formulas.numpy_batch_norm, *d, axis=(0, 2, 3), training=training),
+        torch=lambda torch, d: partial(formulas.torch_batch_norm, torch, *d, training=training),
+    )
+
+
+def _batch_norm_nhwc(training: bool) -> Operation:
+    return Operation(
+        "batch_norm_training_nhwc" if training else "batch_norm_evaluation_nhwc",
+        "channels_last",
+        numbanorm=lambda nn, d: partial(nn.batch_norm, *d, training=training, channel_axis=-1),
+        numpy=lambda _, d: partial(formulas.numpy_batch_norm, *d, axis=(0, 1, 2), training=training),
+        torch=lambda torch, d: partial(formulas.torch_batch_norm_nhwc, torch, *d, training=training),
+    )
+
+
+STATISTICS = (
+    _mean_var("mean_var_last_axis", "rows", -1),
+    _mean_var("mean_var_all_axes", "rows", None),
+    _var("var_last_axis", "rows", -1),
+    _mean_var("mean_var_first_axis", "columns", 0),
+    _var("var_first_axis", "columns", 0),
+    _mean_var("mean_var_channels", "images", (0, 2, 3)),
+    _mean_var("mean_var_instances", "images", (2, 3)),
+    _mean_var("mean_var_middle_axis", "images", 1),
+    _var("var_channels", "images", (0, 2, 3)),
+    _var("var_middle_axis", "images", 1),
+)
+
+NORMS = (
+    Operation(
+        "layer_norm",
+        "rows",
+        numbanorm=lambda nn, d: partial(nn.layer_norm, d.x, d.gamma, d.beta),
+        numpy=lambda _, d: partial(formulas.numpy_norm, d.x, -1, d.gamma, d.beta),
+        torch=lambda torch, d: partial(torch.nn.functional.layer_norm, d.x, d.gamma.shape, d.gamma, d.beta),
+    ),
+    Operation(
+        "rms_norm",
+        "rows",
+        numbanorm=lambda nn, d: partial(nn.rms_norm, d.x, d.gamma),
+        numpy=lambda _, d: partial(formulas.numpy_rms_norm, d.x, d.gamma),
+        torch=lambda torch, d: partial(torch.nn.functional.rms_norm, d.x, d.gamma.shape, d.gamma, 1e-6),
+    ),
+    Operation(
+        "standardize",
+        "columns",
+        numbanorm=lambda nn, d: partial(nn.standardize, d.x, 0),
+        numpy=lambda _, d: partial(formulas.numpy_norm, d.x, 0),
+        torch=lambda torch, d: partial(formulas.torch_standardize, torch, d.x),
+    ),
+    _batch_norm(training=True),
+    _batch_norm(training=False),
+    _batch_norm_nhwc(training=True),
+    _batch_norm_nhwc(training=False),
+    Operation(
+        "group_norm",
+        "images",
+        numbanorm=lambda nn, d: partial(nn.group_norm, d.x, num_groups(len(d.gamma)), d.gamma, d.beta),
+        numpy=lambda _, d: partial(formulas.numpy_group_norm, d.x, num_groups(len(d.gamma)), d.gamma, d.beta),
+        torch=lambda torch, d: partial(torch.nn.functional.group_norm, d.x, num_groups(len(d.gamma)), d.gamma, d.beta),
+    ),
+    Operation(
+        "instance_norm",
+        "images",
+        numbanorm=lambda nn, d: partial(nn.instance_norm, d.x, d.gamma, d.beta),
+        numpy=lambda _, d: partial(formulas.numpy_norm, d.x, (2, 3), per_channel(d.gamma), per_channel(d.beta)),
+        torch=lambda torch, d: partial(torch.nn.functional.instance_norm, d.x, weight=d.gamma, bias=d.beta),
+    ),
+)
+
+OPERATIONS = {operation.name: operation for operation in (*STATISTICS, *NORMS)}
