@@ -116,7 +116,6 @@ def apply(
     place = _arrays.place_of(x)
     plan = norm_plan(x.shape, x.strides, x.dtype, reduced, features, False)
     dtype = mean.dtype if mean.dtype == var.dtype and mean.dtype in _GIVEN else _GIVEN[-1]
-    dtype = statistics_dtype(backend, dtype, plan.compute)
     mean, var = place.dense(mean, dtype), place.dense(var, dtype)
     if out is not None:
         mean, var = (place.duplicate(s) if place.overlap(out, s) else s for s in (mean, var))
@@ -129,11 +128,6 @@ def apply(
         return (y,)
     mean, var = place.duplicate(mean).reshape(plan.statistics), var.reshape(plan.statistics)
     return (y, *saved(x, mean, var, scale))
-
-
-def statistics_dtype(backend: Any, dtype: np.dtype[Any], compute: np.dtype[Any]) -> np.dtype[Any]:
-    """Of statistics that launchers take and give: kernels of the cuda backend know the compute dtype only."""
-    return compute if backend.name == "cuda" else dtype
 
 
 def _source_and_output(
@@ -200,7 +194,8 @@ def _normalize_fused(
         source, target = source.reshape(norm.view), target.reshape(norm.view)
     eps, eps_on_std, use_mean, _ = scale
     if norm.launcher == "norm_channels":
-        dtype = statistics_dtype(backend, np.dtype(np.float64), plan.compute)
+        # On a device a variance in float64 would cost a launch: its kernels know the compute dtype only.
+        dtype = plan.compute if backend.name == "cuda" else np.dtype(np.float64)
         mean, spread = place.empty(norm.view[1], dtype), place.empty(norm.view[1], dtype)
         backend.norm_channels(source, gammas, betas, eps, eps_on_std, target, mean, spread)
     else:
@@ -247,8 +242,7 @@ def _normalize_in_two(
     """Moments, then their application: for the layouts and options without a fused launcher."""
     flat = (component.reshape(-1) for component in moments(x, reduced, backend=backend))
     n = prod(plan.statistics)
-    dtype = statistics_dtype(backend, np.dtype(np.float64), plan.compute)
-    mean, var = place.empty(n, dtype), place.empty(n, dtype)
+    mean, var = place.empty(n, np.float64), place.empty(n, np.float64)
     backend.finish_moments(*flat, scale.ddof, scale.use_mean, False, mean, var)
     apply_statistics(backend, place, x, y, plan, mean, var, gamma, beta, scale[:2])
     if not want:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from numbanorm import _engine
 from numbanorm._arrays import place_of
-from numbanorm._dtypes import compute_dtype
-from numbanorm._engine import checked_scale, statistics_dtype
+from numbanorm._engine import checked_scale
 from numbanorm._guests import everywhere
 from numbanorm._reduction import moments
 from numbanorm.norms._batch import BatchNormSettings
@@ -99,7 +98,7 @@ def tracked_instance_norm(
     parameters = channel_parameters(gamma, beta, array.shape[1], 1)
     reduced = spatial_axes(array, 1)
     place, kept = place_of(array), array.shape[:2]
-    dtype = statistics_dtype(backend, np.dtype(np.float64), compute_dtype(array.dtype))
+    dtype = np.dtype(np.float64)
     mean, var = place.empty(prod(kept), dtype), place.empty(prod(kept), dtype)
     if array.size:
         flat = (component.reshape(-1) for component in moments(array, reduced, backend=backend))

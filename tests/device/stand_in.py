@@ -34,6 +34,9 @@ def _launch(launcher, *args):
     assert x.size
     if launcher.startswith(("norm", "affine")):
         operands = [a for a in args[1:] if isinstance(a, cp.ndarray) and a.shape != x.shape]
+        if launcher.startswith("affine"):
+            mean, var, _, _, *operands = args[1:-1]
+            assert mean.dtype == var.dtype in (np.float32, np.float64), launcher
         assert all(a.dtype == compute_dtype(x.dtype) for a in operands), launcher
     views = [_checked(a) if isinstance(a, cp.ndarray) else a for a in args]
     assert not any(isinstance(a, np.ndarray) and not isinstance(a, cp.ndarray) for a in args)

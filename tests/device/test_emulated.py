@@ -5,7 +5,7 @@ import pytest
 
 import numbanorm as nn
 from tests import oracle
-from tests.device.test_norms import BETA, GAMMA, MEAN, NORMS, VAR, operands, reference
+from tests.device.test_norms import BETA, FAR, GAMMA, MEAN, NORMS, VAR, check_far, operands, reference
 from tests.oracle import as_dtype, assert_normalized
 
 pytestmark = pytest.mark.compiled
@@ -22,6 +22,11 @@ def test_norms(emulated, norm, dtype, rng):
         assert_normalized(emulated.numpy(norm(emulated.array(y), *parameters)), expected)
         for parameter, after in zip(parameters, running, strict=True):
             np.testing.assert_allclose(emulated.numpy(parameter), after, rtol=1e-2 if x.itemsize == 2 else 1e-5)
+
+
+@pytest.mark.parametrize(("call", "channels_last"), FAR.values(), ids=FAR)
+def test_far_from_zero(emulated, call, channels_last, rng):
+    check_far(emulated, call, channels_last, (2, 4, 3, 5), rng)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -74,6 +74,54 @@ def test_out(place, norm, rng):
         assert_normalized(place.numpy(given), reference(norm, y)[0])
 
 
+def far_away(shape, rng):
+    return (rng.standard_normal(shape) + 1e4).astype("f4")
+
+
+def tracked(x):
+    layer = nn.InstanceNorm2d(x.shape[1], track_running_stats=True)
+    return (layer if isinstance(x, np.ndarray) else layer.to("cuda"))(x)
+
+
+#: name -> (call, whether channels lie last): norms far from zero that no fused launcher serves.
+FAR = {
+    "layer_norm": (lambda x: nn.layer_norm(x, axis=1), False),
+    "instance_norm": (nn.instance_norm, True),
+    "group_norm": (lambda x: nn.group_norm(x, 2), True),
+    "standardize": (lambda x: nn.standardize(x, (2, 3), ddof=1), False),
+    "tracked_instance_norm": (tracked, False),
+}
+
+
+def check_far(place, call, channels_last, shape, rng):
+    x = far_away(shape, rng)
+    if channels_last:
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    with nn.use_backend("reference"):
+        expected = call(x.astype("f8"))
+    assert_normalized(place.numpy(call(place.array(x))), expected)
+
+
+@pytest.mark.parametrize(("call", "channels_last"), FAR.values(), ids=FAR)
+def test_far_from_zero(place, call, channels_last, rng):
+    check_far(place, call, channels_last, (6, 4, 8, 9), rng)
+
+
+@pytest.mark.parametrize("given", ["f4", "f8"])
+def test_given_statistics_far_from_zero(place, given, rng):
+    """Those in float64 keep their digits on the way."""
+    x = far_away(SHAPE, rng)
+    mean, var = x.astype("f8").mean((0, 2, 3)).astype(given), x.astype("f8").var((0, 2, 3)).astype(given)
+    y, *saved = nn.batch_norm(
+        place.array(x), None, None, place.array(mean), place.array(var), training=False, return_stats=True
+    )
+    centre, spread = (a.astype("f8")[:, None, None] for a in (mean, var))
+    assert_normalized(place.numpy(y), (x - centre) / np.sqrt(spread + 1e-5))
+    for actual, expected in zip(saved, (centre, 1 / np.sqrt(spread + 1e-5)), strict=True):
+        assert actual.dtype == np.float32
+        np.testing.assert_allclose(place.numpy(actual)[0], expected, rtol=1.2e-7)
+
+
 RETURNING = [name for name in NORMS if name != "standardize"]
 
 

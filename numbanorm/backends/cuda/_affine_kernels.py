@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import cuda
+from numba import cuda, float64
 from numba.cuda import types
 
 from numbanorm.backends.cuda import _jit
-from numbanorm.backends.cuda._intrinsics import pointer, real
+from numbanorm.backends.cuda._arithmetic import finite_or_zero
+from numbanorm.backends.cuda._intrinsics import KEEP, pointer, real, scalar_load
 from numbanorm.backends.cuda._jit import device
 from numbanorm.backends.cuda._norm_arithmetic import (
     BETA_COLS,
@@ -40,6 +41,33 @@ def _parameters(kind: str) -> tuple[Any, ...]:
     x, real_pointer = pointer(kind), pointer(compute_kind(kind))
     arrays = (x, real_pointer, real_pointer, real_pointer, real_pointer, real_pointer, x)
     return (*arrays, int64, uint32, int64, *[uint32] * 8, int32, int32, int32, int32, number)
+
+
+#: Threads of a block that prepares statistics.
+PREPARE_THREADS = 128
+
+
+@_jit.kernel
+def prepare(kind, mean_kind, var_kind):
+    """Statistics of any dtype, a thread each, as ``READY`` says; all arithmetic is in float64.
+
+    The kernels below compute in float32 alone, and float32 cannot hold a mean.
+    """
+    load_mean, load_var = scalar_load(mean_kind, KEEP), scalar_load(var_kind, KEEP)
+    number, reciprocal = real(kind), reciprocal_std("float64")
+
+    def prepare(mean, var, n, eps, on_std, centre, rest, ready):
+        i = int64(cuda.blockIdx.x) * PREPARE_THREADS + cuda.threadIdx.x
+        if i < n:
+            mu = float64(load_mean(mean, i, True))
+            high = number(mu)
+            centre[i] = high
+            rest[i] = finite_or_zero(number(mu - float64(high)))
+            spread = float64(load_var(var, i, True))
+            ready[i] = number(reciprocal(spread, eps, float64(1), on_std != int32(0)))
+
+    given, number_pointer = (pointer(mean_kind), pointer(var_kind)), pointer(compute_kind(kind))
+    return prepare, (*given, int64, float64, int32, *[number_pointer] * 3), PREPARE_THREADS
 
 
 @device

@@ -13,6 +13,7 @@ from numbanorm.backends.cuda._launch_norms import Layout, channels_last_plan, di
 from numbanorm.backends.cuda._norm_arithmetic import EPS_ON_STD, RANGES, compute_kind
 from numbanorm.backends.cuda._norm_columns_kernels import column_statistics
 from numbanorm.backends.cuda._norm_split_kernels import EPS_HIDES, split_statistics
+from numbanorm.backends.cuda._room import room
 from numbanorm.backends.cuda.affine import aligned, kind_of
 
 Array = Any
@@ -29,24 +30,6 @@ def _hides(kind: str, eps: float, flags: int) -> int:
     """Whether a variance that underflows is nothing beside eps."""
     shadow = RANGES[compute_kind(kind)].shadow
     return EPS_HIDES * (eps > (shadow**0.5 if flags & EPS_ON_STD else shadow))
-
-
-#: Views of workspaces: slicing a CuPy array takes as long as half a launch.
-_views: dict[tuple[int, int, str], tuple[Any, ...]] = {}
-
-
-def _room(n_sets: int, n_parts: int, kind: str) -> tuple[Any, Any, tuple[Any, Any, Any]]:
-    """Tickets, scratch for the sums of parts, and for (mean, its low part, 1 / std) of each set."""
-    plane = -(-n_sets // 4) * 4
-    tickets, scratch = _jit.workspace(3 * plane + N_SUMS * n_parts, compute_kind(kind))
-    key = scratch.data.ptr, plane, kind
-    views = _views.get(key)
-    if views is None:
-        if len(_views) >= 256:
-            _views.clear()
-        statistics = scratch[:plane], scratch[plane : 2 * plane], scratch[2 * plane : 3 * plane]
-        views = _views[key] = (scratch[3 * plane :], statistics)
-    return tickets, *views
 
 
 @lru_cache(maxsize=1024)
@@ -70,7 +53,7 @@ def split_rows(
     """(mean, its low part, 1 / std) of each row; `first` and `second` as `flags` say. Reads x once."""
     kind = kind_of(x.dtype)
     kernel, n_blocks, scalars = _split_call(kind, x.itemsize, vector, layout, eps, flags)
-    tickets, scratch, statistics = _room(layout.n_rows, n_blocks, kind)
+    tickets, scratch, statistics = room(layout.n_rows, N_SUMS * n_blocks, compute_kind(kind))
     _jit.run(kernel, n_blocks, x, scratch, tickets, *statistics, first, second, *scalars)
     return statistics
 
@@ -91,6 +74,6 @@ def channels_last(x: Array, eps: float, flags: int, first: Array, second: Array)
     """(mean, its low part, 1 / std) of each channel of x (n, n_channels, 1). Reads x once."""
     kind, (n, n_channels, _) = kind_of(x.dtype), x.shape
     kernel, n_blocks, n_parts, scalars = _columns_call(kind, x.itemsize, aligned(x), n, n_channels, eps, flags)
-    tickets, scratch, statistics = _room(n_channels, n_parts, kind)
+    tickets, scratch, statistics = room(n_channels, N_SUMS * n_parts, compute_kind(kind))
     _jit.run(kernel, n_blocks, x, scratch, tickets, *statistics, first, second, *scalars)
     return statistics

@@ -11,13 +11,17 @@ from numbanorm.backends.cuda import _jit
 from numbanorm.backends.cuda._affine_kernels import (
     COLUMN_THREADS,
     PARAMETERS_BY_ROW,
+    PREPARE_THREADS,
+    READY,
     ROWS_AT_ONCE,
     STATISTICS_BY_ROW,
     affine_columns,
     affine_planes,
+    prepare,
 )
 from numbanorm.backends.cuda._launch_norms import MULTIPROCESSORS, columns_plan, pieces_plan, units_held
 from numbanorm.backends.cuda._norm_arithmetic import BETA_COLS, EPS_ON_STD, GAMMA_COLS, compute_kind
+from numbanorm.backends.cuda._room import room
 
 Array = Any
 Shape = tuple[int, ...]
@@ -164,15 +168,35 @@ def _parameters(gamma: Array, beta: Array, eps_on_std: bool) -> tuple[Steps, int
     return (outer, mid, gamma.size), flags
 
 
+def _statistics(
+    x: Array, mean: Array, var: Array, eps: float, eps_on_std: bool, gamma: Array, beta: Array
+) -> tuple[tuple[Array, Array, Array], int]:
+    """The three arrays that kernels take, and whether they are ready.
+
+    Statistics in the compute dtype are taken as they are; others are made ready by a small launch.
+    """
+    number = compute_kind(kind_of(x.dtype))
+    if not number == kind_of(gamma.dtype) == kind_of(beta.dtype):
+        raise TypeError(f"parameters should be {number} for {x.dtype} x, but are {gamma.dtype} and {beta.dtype}")
+    kinds = kind_of(mean.dtype), kind_of(var.dtype)
+    if kinds == (number, number):
+        return (mean, mean, var), 0
+    _, _, operands = room(mean.size, 0, number)
+    numbers = np.int64(mean.size), np.float64(eps), np.int32(eps_on_std)
+    _jit.run(prepare(number, *kinds), -(-mean.size // PREPARE_THREADS), mean, var, *numbers, *operands)
+    return operands, READY
+
+
 def affine_rows(
     x: Array, mean: Array, var: Array, eps: float, eps_on_std: bool, gamma: Array, beta: Array, y: Array
 ) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics constant along the last axis.
 
-    Moves 2 sizes of x. `mean` and `var` have the compute dtype of x.
+    Moves 2 sizes of x. One launch where `mean` and `var` have the compute dtype of x, else two.
     """
+    statistics, ready = _statistics(x, mean, var, eps, eps_on_std, gamma, beta)
     steps, flags = _parameters(gamma, beta, eps_on_std)
-    apply_planes(x, x.shape, mean, mean, var, steps_of(mean.shape), gamma, beta, steps, flags, eps, y)
+    apply_planes(x, x.shape, *statistics, steps_of(mean.shape), gamma, beta, steps, flags | ready, eps, y)
 
 
 def affine_cols(
@@ -180,7 +204,8 @@ def affine_cols(
 ) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics varying along the last axis.
 
-    Moves 2 sizes of x. `mean` and `var` have the compute dtype of x.
+    Moves 2 sizes of x. One launch where `mean` and `var` have the compute dtype of x, else two.
     """
+    statistics, ready = _statistics(x, mean, var, eps, eps_on_std, gamma, beta)
     steps, flags = _parameters(gamma, beta, eps_on_std)
-    apply_columns(x, x.shape, mean, mean, var, steps_of(mean.shape), gamma, beta, steps, flags, eps, y)
+    apply_columns(x, x.shape, *statistics, steps_of(mean.shape), gamma, beta, steps, flags | ready, eps, y)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from numbanorm.backends.cuda._affine_kernels import ROWS_AT_ONCE, affine_columns, affine_planes
+from numbanorm.backends.cuda._affine_kernels import ROWS_AT_ONCE, affine_columns, affine_planes, prepare
 from numbanorm.backends.cuda._intrinsics import VECTOR
 from numbanorm.backends.cuda._launch_norms import units_held
 from numbanorm.backends.cuda._norm_columns_kernels import column_statistics
@@ -51,6 +51,12 @@ def test_compiles(make, arguments, registers, accesses):
     if accesses and arguments[1]:
         hopper = everywhere[9, 0]
         assert [hopper.count(rf"{name}\.E(?:\.\w+)*\.128") for name in ("LDG", "STG")] == [*accesses]
+
+
+@pytest.mark.parametrize("kinds", [("float32", "float64", "float64"), ("float64", "float32", "float32")], ids=str)
+def test_preparing_compiles(kinds):
+    compiled = compile_checks.check_everywhere(prepare(*kinds), double=True)
+    assert max(c.registers for c in compiled.values()) <= 40
 
 
 @pytest.mark.parametrize("cc", compile_checks.ARCHITECTURES)
