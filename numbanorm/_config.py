@@ -29,9 +29,15 @@ def _reason() -> str:
     return f"selected by {source}"
 
 
+def _state(name: str) -> str:
+    """The name of the backend that host arrays run on; with the reason if it cannot run."""
+    try:
+        return str(load_backend("cpu" if name == "auto" else name).name)
+    except RuntimeError as missing:
+        return f"{name}, which cannot run here: {missing}"
+
+
 def _describe() -> dict[str, Any]:
-    name = selected()[0]
-    backend = load_backend("cpu" if name == "auto" else name)
     import numba
 
     jit = import_module("numbanorm.backends.cpu._jit")
@@ -50,7 +56,7 @@ def _describe() -> dict[str, Any]:
     available = list(available_backends())
     return {
         "versions": {"python": platform.python_version(), **{package: _installed(package) for package in packages}},
-        "backend": backend.name,
+        "backend": _state(selected()[0]),
         "why": _reason(),
         "available": available,
         "unavailable": {other: reason for other, reason in missing.items() if reason},

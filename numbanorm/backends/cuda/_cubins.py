@@ -18,7 +18,19 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_TOOLS = ("numba", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-cuda-nvcc", "nvidia-nvjitlink")
+#: Whose versions decide what is compiled, under the names that CUDA 13 and CUDA 12 give them.
+_TOOLS = (
+    "numba",
+    "llvmlite",
+    "numba-cuda",
+    "cuda-core",
+    "cuda-bindings",
+    "nvidia-nvvm",
+    "nvidia-nvjitlink",
+    "nvidia-cuda-nvcc",
+    "nvidia-cuda-nvcc-cu12",
+    "nvidia-nvjitlink-cu12",
+)
 
 
 def link(ptx: str, cc: tuple[int, int]) -> bytes:
@@ -48,7 +60,8 @@ def _source_key() -> str:
     """Everything but the kernel's name and the device that decides what is compiled."""
     here = Path(__file__).parent
     sources = [*sorted(here.glob("*.py")), here.parents[1] / "_recurrences.py"]
-    digest = hashlib.sha256("\0".join([sys.version, *map(_version, _TOOLS)]).encode())
+    tools = [sys.version, os.environ.get("CUDA_HOME", ""), *map(_version, _TOOLS)]
+    digest = hashlib.sha256("\0".join(tools).encode())
     for source in sources:
         digest.update(hashlib.sha256(source.read_bytes()).digest())
     return digest.hexdigest()
@@ -59,9 +72,11 @@ def folder() -> Path:
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
         return Path(chosen, "numbanorm-cuda")
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"), "numbanorm", "cuda")
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "numbanorm", "cuda")
+    variable, otherwise = (
+        ("LOCALAPPDATA", "~/AppData/Local") if sys.platform == "win32" else ("XDG_CACHE_HOME", "~/.cache")
+    )
+    # A user without a home folder keeps the "~", which cannot be written to below, or is a folder like another.
+    return Path(os.environ.get(variable) or os.path.expanduser(otherwise), "numbanorm", "cuda")
 
 
 def _path(name: str, cc: tuple[int, ...]) -> Path:

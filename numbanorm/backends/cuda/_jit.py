@@ -30,12 +30,15 @@ __all__ = [
     "kernel",
     "libdevice",
     "run",
+    "shared_limit",
     "types",
     "workspace",
 ]
 
 #: Shared memory that every kernel may have; more must be asked for.
 DEFAULT_SHARED = 48 << 10
+#: Devices from here on take the PTX of this one: what tests check is what runs.
+PTX_FOR = (8, 0)
 #: Counters of blocks that are done, in each workspace.
 N_TICKETS = 1 << 14
 
@@ -75,7 +78,12 @@ class Kernel:
     def load(self, ordinal: int) -> Any:
         """The kernel on a device, from the cache folder if it is there."""
         cc = tuple(Device(ordinal).compute_capability)
-        entry, cubin = _cubins.get(self.name, cc, lambda: self.ptx(cc))
+        if cc < PTX_FOR and "float16" in self.name:
+            raise RuntimeError(
+                f"16-bit kernels need compute capability {PTX_FOR[0]}.{PTX_FOR[1]} or more, but device {ordinal} has "
+                f"{cc[0]}.{cc[1]}; convert the arrays to float32"
+            )
+        entry, cubin = _cubins.get(self.name, cc, lambda: self.ptx(min(cc, PTX_FOR)))
         self.loaded[ordinal] = ObjectCode.from_cubin(cubin).get_kernel(entry)
         return self.loaded[ordinal]
 
@@ -105,6 +113,25 @@ def kernel(make: Callable[..., tuple[Callable[..., Any], tuple[Any, ...], Any]])
     return made
 
 
+class _Thread(threading.local):
+    """Whether a host thread has a context: launching a kernel does not make one."""
+
+    ready = False
+
+
+_thread = _Thread()
+
+
+@cache
+def _shared_limit(ordinal: int) -> int:
+    return int(cp.cuda.Device(ordinal).attributes["MaxSharedMemoryPerBlockOptin"])
+
+
+def shared_limit() -> int:
+    """Bytes of shared memory that a block on the current device may ask for."""
+    return _shared_limit(cp.cuda.runtime.getDevice())
+
+
 @cache
 def _stream(handle: int) -> Any:
     return Stream.from_handle(handle)
@@ -122,6 +149,9 @@ def run(kernel: Kernel, grid: int | tuple[int, ...], *args: Any, shared: int = 0
     `threads` a block are the kernel's own where they are not said, and never more.
     """
     ordinal = cp.cuda.runtime.getDevice()
+    if not _thread.ready:
+        cp.cuda.Device(ordinal).use()
+        _thread.ready = True
     loaded = kernel.loaded.get(ordinal) or kernel.load(ordinal)
     if shared > DEFAULT_SHARED and shared > kernel.shared.get(ordinal, 0):
         kernel.allow_shared(ordinal, shared)
@@ -137,23 +167,21 @@ def workspace(n_reals: int, kind: str = "float32") -> tuple[Any, Any]:
     """Zeroed tickets, uint32, and scratch for at least `n_reals` numbers of a kind, on the current stream.
 
     Kernels leave the tickets at zero (see ``take_ticket``), so nothing is cleared between
-    launches. One workspace a stream, because kernels of one stream never overlap; it is never
-    given back, because a captured graph may hold its address.
+    launches. One workspace for each stream and host thread: kernels of one stream never
+    overlap, but the launches of one call may have those of another thread between them. It is
+    never given back. A call that is being captured has one of its own, which the graph zeroes.
     """
     stream = cp.cuda.get_current_stream()
-    # Handle 2 means another stream in every thread.
-    owner = threading.get_ident() if stream.ptr == 2 else 0
-    key = (cp.cuda.runtime.getDevice(), stream.ptr, owner, kind)
+    if stream.ptr >= 2 and stream.is_capturing():
+        captured = cp.zeros(N_TICKETS, np.uint32), cp.empty(max(n_reals, 1), kind)
+        _retired.append(captured)
+        return captured
+    key = (cp.cuda.runtime.getDevice(), stream.ptr, threading.get_ident(), kind)
     found = _workspaces.get(key)
     if found is not None and found[1].size >= n_reals:
         return found
     size = max(n_reals, 1 << 16, 2 * found[1].size if found is not None else 0)
-    made = cp.zeros(N_TICKETS, np.uint32), cp.empty(size, kind)
     if found is not None:
         _retired.append(found)
-    if stream.ptr > 2 and stream.is_capturing():
-        # The zeroing is part of the graph only: this workspace serves nothing else.
-        _retired.append(made)
-    else:
-        _workspaces[key] = made
+    made = _workspaces[key] = cp.zeros(N_TICKETS, np.uint32), cp.empty(size, kind)
     return made

@@ -14,12 +14,10 @@ from numbanorm.backends.cuda._launch_moments import BUSY, MERGED, NARROW, across
 MULTIPROCESSORS = 132
 #: Bytes of an access where pointers and rows allow it.
 ACCESS = 16
-#: Shared memory that a block may have for a row, beside its few static numbers.
-SHARED_BYTES = (227 - 2) << 10
+#: Shared memory that a block may ask for: of a large device, and what is left for the few static numbers.
+LARGEST_SHARED, RESERVED_SHARED = 227 << 10, 2 << 10
 #: Threads for a row in shared memory where a multiprocessor holds several rows, and where it holds one.
 SHARED_THREADS = 512, 1024
-#: Up to this a multiprocessor holds two rows, and one is loaded while the other is written.
-HALF_SHARED = 110 << 10
 #: Threads of a block that many short rows share.
 SHORT_ROWS_THREADS = 128
 #: Most threads for a row in registers: two such blocks fill a multiprocessor.
@@ -76,7 +74,7 @@ def division(segment: int, n_cols: int) -> tuple[int, int]:
     return ceil_div(1 << shift, segment), shift
 
 
-def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Plan:
+def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int, shared_limit: int = LARGEST_SHARED) -> Plan:
     """Where rows of n_cols elements stay between their statistics and their normalisation."""
     width = ACCESS // itemsize if vector else 1
     units = ceil_div(n_cols, width)
@@ -93,7 +91,9 @@ def rows_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Plan:
         lanes = 32 * ceil_div(ceil_div(units, held), 32)
         return Plan("registers", vector, lanes, lanes, n_rows)
     unit_bytes = ACCESS if vector else max(itemsize, 4)
-    for threads, most in zip(SHARED_THREADS, (HALF_SHARED, SHARED_BYTES), strict=True):
+    # A multiprocessor holds two rows of half the size: one is loaded while the other is written.
+    whole = shared_limit - RESERVED_SHARED
+    for threads, most in zip(SHARED_THREADS, (whole // 2 - RESERVED_SHARED, whole), strict=True):
         threads = SHARED_THREADS[0] if itemsize == 8 else threads
         shared = ceil_div(units, threads) * threads * unit_bytes
         if shared <= most:

@@ -39,11 +39,19 @@ class _Call(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _on_chip_call(
-    kind: str, itemsize: int, vector: bool, layout: Layout, n_gamma: int, n_beta: int, flags: int, eps: float
+def _planned(
+    shared_limit: int,
+    kind: str,
+    itemsize: int,
+    vector: bool,
+    layout: Layout,
+    n_gamma: int,
+    n_beta: int,
+    flags: int,
+    eps: float,
 ) -> _Call:
     """The plan, and where rows fit on chip the kernel and its scalar arguments."""
-    plan = rows_plan(itemsize, vector, layout.n_rows, layout.n_cols)
+    plan = rows_plan(itemsize, vector, layout.n_rows, layout.n_cols, shared_limit)
     if plan.tier == "split":
         return _Call(plan, None, ())
     if plan.tier == "registers":
@@ -63,6 +71,11 @@ def _on_chip_call(
         *(number(v) for v in (count, 1 / count, least_squares_sum(kind, count, eps, bool(flags & EPS_ON_STD)), eps)),
     )
     return _Call(plan, kernel, scalars)
+
+
+def _on_chip_call(*what: Any) -> _Call:
+    """The same for the current device."""
+    return _planned(_jit.shared_limit(), *what)
 
 
 def _launch(call: _Call, *arrays: Array) -> None:
@@ -117,6 +130,9 @@ def norm_groups(
     do not fit on chip or are few and long.
     """
     n_rows, n_channels, n_inner = x.shape
+    if n_rows * n_channels >= 1 << 32:  # more than a kernel counts
+        _groups_in_pieces(x, gamma, beta, eps, eps_on_std, use_mean, y, mean, rstd)
+        return
     n_cols = n_channels * n_inner
     flags = USE_MEAN * use_mean | EPS_ON_STD * eps_on_std | KEEP_STATISTICS * (mean.size > 0)
     layout = Layout(n_rows, n_cols, n_cols, n_inner, 0, n_channels, 1)
@@ -128,6 +144,26 @@ def norm_groups(
     statistics = split_rows(x, layout, vector, eps, flags, mean, rstd)
     steps = n_channels, 1, gamma.size
     apply_planes(x, x.shape, *statistics, (1, 0, n_rows), gamma, beta, steps, READY | REVERSED, eps, y)
+
+
+def _groups_in_pieces(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    eps_on_std: bool,
+    use_mean: bool,
+    y: Array,
+    mean: Array,
+    rstd: Array,
+) -> None:
+    """The same for rows of which each piece begins with the first parameter."""
+    n_rows, n_channels, _ = x.shape
+    period = max(1, gamma.size // n_channels, beta.size // n_channels)
+    step = (1 << 31) // n_channels // period * period
+    for first in range(0, n_rows, step):
+        piece = slice(first, first + step)
+        norm_groups(x[piece], gamma, beta, eps, eps_on_std, use_mean, y[piece], mean[piece], rstd[piece])
 
 
 def norm_channels(

@@ -6,6 +6,7 @@ import cupy as cp
 import numpy as np
 
 from numbanorm.backends.cuda import _jit
+from numbanorm.backends.cuda._launch_norms import LARGEST_SHARED
 from tests.backends.cuda import host_arrays, simt
 
 
@@ -35,4 +36,5 @@ class Simulator:
         cp.cuda.set_allocator(host_arrays.allocate)
         monkeypatch.setattr(_jit, "run", self.run)
         monkeypatch.setattr(_jit, "workspace", self.workspace)
+        monkeypatch.setattr(_jit, "shared_limit", lambda: LARGEST_SHARED)
         return self

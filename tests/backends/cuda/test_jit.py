@@ -1,6 +1,7 @@
 """Compiling once, launching cheaply: with a stand-in for the driver's few calls."""
 
 import os
+import threading
 import timeit
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from numbanorm.backends.cuda import _cubins, _jit, moments
-from tests.backends.cuda import host_arrays
+from tests.backends.cuda import compile_checks, host_arrays
 from tests.backends.cuda.test_intrinsics import copies
 
 
@@ -73,8 +74,11 @@ def driver(monkeypatch):
     monkeypatch.setattr(_jit, "_workspaces", {})
     monkeypatch.setattr(_jit, "_retired", [])
     monkeypatch.setattr(_jit, "_stream", lambda handle: handle)
+    bound = []
+    monkeypatch.setattr(cp.cuda, "Device", lambda ordinal: SimpleNamespace(use=lambda: bound.append(ordinal)))
+    monkeypatch.setattr(_jit._thread, "ready", False)
     cp.cuda.set_allocator(host_arrays.allocate)
-    yield SimpleNamespace(stream=stream, launches=launches)
+    yield SimpleNamespace(stream=stream, launches=launches, bound=bound)
     cp.cuda.set_allocator(None)
 
 
@@ -102,11 +106,65 @@ def test_workspaces_belong_to_streams(driver):
     assert _jit.workspace(10)[1] is not larger
 
 
-def test_a_workspace_that_a_graph_zeroes_serves_nothing_else(driver):
+def test_workspaces_belong_to_threads(driver):
+    """The two launches of a call may have those of another thread between them."""
+    mine, others = _jit.workspace(10), []
+    thread = threading.Thread(target=lambda: others.append(_jit.workspace(10)))
+    thread.start()
+    thread.join()
+    assert others[0][0] is not mine[0]
+    assert others[0][1] is not mine[1]
+    assert _jit.workspace(10) is mine
+
+
+def test_every_thread_has_a_context_before_its_first_launch(driver):
+    kernel = copies("float32", True)
+    kernel.loaded.clear()
+    x = host_arrays.array(np.zeros(64, np.float32))
+
+    def launch_twice():
+        for _ in range(2):
+            _jit.run(kernel, 2, x, x, np.int64(64))
+
+    launch_twice()
+    assert driver.bound == [0]
+    thread = threading.Thread(target=launch_twice)
+    thread.start()
+    thread.join()
+    assert driver.bound == [0, 0]
+    kernel.loaded.clear()
+
+
+@pytest.mark.parametrize("handle", [2, 7])
+def test_a_workspace_that_a_graph_zeroes_serves_nothing_else(driver, handle):
+    driver.stream.ptr = handle
+    eager = _jit.workspace(10)
     driver.stream.is_capturing = lambda: True
     captured = _jit.workspace(10)
-    driver.stream.is_capturing = lambda: False
+    assert captured[0] is not eager[0]
+    assert captured[1] is not eager[1]
     assert _jit.workspace(10)[0] is not captured[0]
+    driver.stream.is_capturing = lambda: False
+    assert _jit.workspace(10) is eager
+
+
+def test_old_devices_are_told_that_16_bits_are_too_new(monkeypatch):
+    monkeypatch.setattr(_jit, "Device", lambda ordinal: SimpleNamespace(compute_capability=(7, 5)))
+    with pytest.raises(RuntimeError, match=r"need compute capability 8\.0 or more, but device 0 has 7\.5"):
+        copies("float16", True).load(0)
+
+
+def test_what_runs_is_what_is_checked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_jit, "Device", lambda ordinal: SimpleNamespace(compute_capability=(9, 0)))
+    monkeypatch.setattr(_jit.Kernel, "ptx", lambda self, cc: asked.append(cc))
+    monkeypatch.setattr(_cubins, "get", lambda name, cc, compile_ptx: (compile_ptx(), cc))
+    kernel = SimpleNamespace(get_kernel=lambda entry: "loaded")
+    monkeypatch.setattr(_jit, "ObjectCode", SimpleNamespace(from_cubin=lambda cubin: kernel))
+    made = copies("float32", True)
+    assert made.load(0) == "loaded"
+    assert asked == [compile_checks.ARCHITECTURES[0]]
+    made.loaded.clear()
 
 
 def test_host_time_of_a_call(driver):

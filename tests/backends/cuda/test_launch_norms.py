@@ -117,3 +117,15 @@ def test_channels_last_are_covered(itemsize, n_channels, n_rows):
     else:
         assert plan.across * n_channels % plan.vector == 0
     assert plan.n_splits == 1 or plan.n_tiles <= 16384
+
+
+@pytest.mark.parametrize("kilobytes", [64, 99, 163, 227])
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+def test_no_plan_asks_for_more_shared_memory_than_the_device_has(kilobytes, itemsize):
+    tiers = set()
+    for n_cols in range(1024, 1 << 18, 1000):
+        for vector in (True, False):
+            plan = plans.rows_plan(itemsize, vector, 4096, n_cols, kilobytes << 10)
+            assert plan.shared <= (kilobytes - 1) << 10
+            tiers.add(plan.tier)
+    assert tiers == {"registers", "shared", "split"}

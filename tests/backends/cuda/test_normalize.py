@@ -258,3 +258,17 @@ def test_one_bad_element_spoils_its_row_only(simulator, splits_early, shape, bad
     assert np.isnan(rstd[0])
     assert np.isfinite(y[1]).all()
     assert np.isfinite([mean[1], rstd[1]]).all()
+
+
+def test_groups_beyond_what_a_kernel_counts_go_in_pieces(monkeypatch):
+    calls = []
+    whole = normalize.norm_groups
+    monkeypatch.setattr(normalize, "norm_groups", lambda *args: calls.append(args))
+    x = np.broadcast_to(np.float16(0), (1 << 30, 6, 1))
+    gamma, statistics = np.ones(12, np.float32), np.broadcast_to(np.float32(0), 1 << 30)
+    whole(x, gamma, gamma, 1e-5, False, True, x, statistics, statistics[:0])
+    lengths = [len(args[0]) for args in calls]
+    assert sum(lengths) == 1 << 30
+    assert all(length % 2 == 0 and length * 6 < 1 << 32 for length in lengths[:-1])
+    assert [len(args[7]) for args in calls] == lengths
+    assert not any(args[8].size for args in calls)
