@@ -23,6 +23,10 @@ from numbanorm._dtypes import is_float, statistics_dtype
 Array = NDArray[Any]
 
 
+#: Shorter runs of a channel than this are read as columns.
+SHORT_RUN = 16
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """All that can be known of a reduction without its numbers."""
@@ -37,6 +41,8 @@ class _Plan:
     #: One launch that gives results in x's dtype, or None: it takes x with its axes in this order
     #: (None if they are in order) in this view, and gives results in the shape `raw`.
     launcher: str | None
+    #: Moments that a backend on the host keeps on the way to the results.
+    n_parts: int
     order: tuple[int, ...] | None
     view: tuple[int, ...]
     raw: tuple[int, ...]
@@ -53,10 +59,16 @@ def _plan(
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     full = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
     lay = _layout.storage(shape, strides, dtype.itemsize)
-    reduction = _layout.reduction(
-        tuple(shape[axis] for axis in lay.order), "".join("r" if axis in axes else "k" for axis in lay.order)
-    )
-    direct = dtype == result and lay.dense and not lay.flipped and not reduction.merges and 0 not in shape
+    lengths = tuple(shape[axis] for axis in lay.order)
+    roles = "".join("r" if axis in axes else "k" for axis in lay.order)
+    reduction = _layout.reduction(lengths, roles)
+    runs, word = _layout.merge_runs(lengths, roles)
+    launcher, n_parts, view, raw = None, 0, reduction.view, (reduction.view[0], *reduction.view[2:])
+    if dtype == result and lay.dense and not lay.flipped and 0 not in shape:
+        if not reduction.merges:
+            launcher = reduction.launcher.replace("moments", "mean_var")
+        elif word == "rkr" and runs[2] >= SHORT_RUN:
+            launcher, n_parts, view, raw = "mean_var_channels", runs[0] * runs[1], runs, runs[1:2]
     stored = [axis for axis in lay.order if axis not in axes]
     return _Plan(
         axes,
@@ -64,10 +76,11 @@ def _plan(
         prod(shape[axis] for axis in axes),
         prod(full),
         full if keepdims else tuple(shape[axis] for axis in kept),
-        reduction.launcher.replace("moments", "mean_var") if direct else None,
+        launcher,
+        n_parts,
         None if lay.c_order else lay.order,
-        reduction.view,
-        (reduction.view[0], *reduction.view[2:]),
+        view,
+        raw,
         tuple(shape[axis] for axis in stored),
         None if stored == kept else tuple(sorted(range(len(stored)), key=stored.__getitem__)),
     )
@@ -122,7 +135,7 @@ def reduce(
                 check_out(out, plan.shape, result)
     # Then one launch does everything, and nothing can be amiss with the counts.
     direct = plan.launcher and mask is None and result == plan.dtype and plan.count > divisor.ddof
-    if direct and place.is_aligned(array):
+    if direct and plan.n_parts <= place.max_parts and place.is_aligned(array):
         values = _in_one(backend, place, array, plan, wanted, divisor.ddof, root)
     else:
         values = _in_two(backend, place, array, mask, plan, result, wanted, divisor, root)

@@ -28,6 +28,7 @@ _N_OUTPUTS = {
     "finish_moments": 2,
     "mean_var_rows": 2,
     "mean_var_cols": 2,
+    "mean_var_channels": 2,
     "norm_rows": 3,
     "norm_groups": 3,
     "norm_channels": 3,

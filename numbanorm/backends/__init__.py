@@ -8,41 +8,45 @@ inputs may be read-only; outputs are passed in and written completely. Launchers
 neither validate nor reshape; they may use scratch memory of bounded size.
 No dimension is zero. `x` and `y` may be the same memory. Parameters are in the
 compute dtype of `x` (float32, or float64 for float64), moments in float64, given
-statistics in either of the two.
+statistics both in float32 or both in float64, whatever x is; of a mean in float64 no
+digit is lost.
 
-===================  ======================================================================
-launcher             what it does
-===================  ======================================================================
-``moments_rows``     x (n_rows, n_cols): count, mean and m2 (n_rows,) of each row
-``moments_cols``     x (n_outer, n_reduce, n_inner): moments (n_outer, n_inner) of the middle
-``combine_moments``  parts (n_outer, n_reduce, n_inner) with unequal counts, middle merged
-``finish_moments``   moments (n,): mean and ``m2 / (count - ddof)`` in any float dtype
-``mean_var_rows``    both at once where x is dense and has no weights: x (n_rows, n_cols)
-``mean_var_cols``    the same for x (n_outer, n_reduce, n_inner)
-``norm_rows``        x (n_rows, n_cols): each row normalised, a parameter per column
-``norm_groups``      x (n_rows, n_channels, n_inner): each row normalised, a parameter per
-                     channel, cyclic: channel c of row r has parameter
-                     ``(r * n_channels + c) % n_params``
-``norm_channels``    x (n, n_channels, n_inner): statistics over the first and last axis, a
-                     parameter per channel; gives mean and biased var (float64) per channel
-``affine_rows``      x (n_outer, n_mid, n_inner) normalised with given statistics; these and
-                     the parameters are 3-D and broadcast against x; here the statistics'
-                     last dimension is 1
-``affine_cols``      the same with statistics that vary along the last axis
-``update_running``   running statistics in place: ``(1 - momentum) * old + momentum * new``
-===================  ======================================================================
+=====================  ====================================================================
+launcher               what it does
+=====================  ====================================================================
+``moments_rows``       x (n_rows, n_cols): count, mean and m2 (n_rows,) of each row
+``moments_cols``       x (n_outer, n_reduce, n_inner): moments (n_outer, n_inner) of the middle
+``combine_moments``    parts (n_outer, n_reduce, n_inner) with unequal counts, middle merged
+``finish_moments``     moments (n,): mean and ``m2 / (count - ddof)`` in any float dtype
+``mean_var_rows``      both at once where x is dense and has no weights: x (n_rows, n_cols)
+``mean_var_cols``      the same for x (n_outer, n_reduce, n_inner) over the middle
+``mean_var_channels``  the same for x (n, n_channels, n_inner) over the first and last axis
+``norm_rows``          x (n_rows, n_cols): each row normalised, a parameter per column
+``norm_groups``        x (n_rows, n_channels, n_inner): each row normalised, a parameter per
+                       channel, cyclic: channel c of row r has parameter
+                       ``(r * n_channels + c) % n_params``
+``norm_channels``      x (n, n_channels, n_inner): statistics over the first and last axis, a
+                       parameter per channel; always gives mean and biased var per channel, in
+                       float64 on the host and in the compute dtype of x on a device
+``affine_rows``        x (n_outer, n_mid, n_inner) normalised with given statistics; these and
+                       the parameters are 3-D and broadcast against x; here the statistics'
+                       last dimension is 1
+``affine_cols``        the same with statistics that vary along the last axis
+``update_running``     running statistics in place: ``(1 - momentum) * old + momentum * new``
+=====================  ====================================================================
 
 Common arguments:
 
 * ``weights``: None, or a boolean array of x's shape that says which elements take part.
   A set without elements has count, mean and m2 zero.
 * ``ddof``, ``root``: what is taken from the count (the divisor is at least zero), and whether
-  the square root of the variance is stored. An output of length 0 is not wanted.
+  the square root of the variance is stored. An output of length 0 is not wanted. Results of
+  ``mean_var_*`` have x's own dtype.
 * ``gamma``, ``beta``: one per parameter, or of length 1 (the same for all).
 * ``eps``, ``eps_on_std``: see :func:`numbanorm._recurrences.reciprocal_std`.
 * ``use_mean``: False leaves the mean at zero, so that ``rstd`` is that of the mean square.
-* ``mean``, ``rstd`` of a norm: outputs in the compute dtype, one per row, or of length 0
-  when the caller does not want them.
+* ``mean``, ``rstd`` of ``norm_rows`` and ``norm_groups``: outputs in the compute dtype, one
+  per row, or of length 0 when the caller does not want them.
 """
 
 LAUNCHERS = (
@@ -52,6 +56,7 @@ LAUNCHERS = (
     "finish_moments",
     "mean_var_rows",
     "mean_var_cols",
+    "mean_var_channels",
     "norm_rows",
     "norm_groups",
     "norm_channels",

@@ -150,11 +150,11 @@ def test_affine(launcher, n_outer, n_mid, n_inner, dtype, seed, data):
     assert_normalized(ours[0], theirs[0].astype(np.float64))
 
 
-@pytest.mark.parametrize("launcher", ["mean_var_rows", "mean_var_cols"])
+@pytest.mark.parametrize("launcher", ["mean_var_rows", "mean_var_cols", "mean_var_channels"])
 @given(dimension, dimension, dimension, dtypes, seeds, st.booleans(), st.integers(0, 2), st.sampled_from([0, 1, 2]))
 def test_mean_var(launcher, n_outer, n_reduce, n_inner, dtype, seed, root, ddof, unwanted):
-    shape = (n_outer, n_reduce, n_inner) if launcher == "mean_var_cols" else (n_outer, n_inner)
-    kept = (n_outer, n_inner) if launcher == "mean_var_cols" else (n_outer,)
+    shape = (n_outer, n_inner) if launcher == "mean_var_rows" else (n_outer, n_reduce, n_inner)
+    kept = {"mean_var_rows": n_outer, "mean_var_cols": (n_outer, n_inner), "mean_var_channels": n_reduce}[launcher]
     x, _ = sample(shape, dtype, seed)
 
     def outputs():

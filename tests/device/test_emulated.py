@@ -40,6 +40,16 @@ def test_statistics(emulated, axis, dtype, rng):
     np.testing.assert_allclose(result[1].astype("f8"), var, rtol=tolerance)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_statistics_of_channels(emulated, order, rng):
+    x = (rng.standard_normal((3, 4, 20)) + 1e4).astype("f4").transpose(order)
+    axes = (order.index(0), order.index(2))
+    for ours, expected in zip(
+        emulated.numpy(nn.mean_var(emulated.array(x), axes)), oracle.mean_var(x, axes), strict=True
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1.2e-7)
+
+
 def test_masks_and_integers(emulated, rng):
     x = rng.integers(-5, 5, (3, 7))
     mask = rng.random((3, 7)) < 0.5

@@ -164,6 +164,7 @@ DENSE = {
     "instance_norm": (lambda x, *p: nn.instance_norm(x, *p[:2]), ["norm_groups"]),
     "group_norm": (lambda x, *p: nn.group_norm(x, 2, *p[:2]), ["norm_groups"]),
     "mean_var": (lambda x, *p: nn.mean_var(x, -1), ["mean_var_rows"]),
+    "mean_var_channels": (lambda x, *p: nn.mean_var(x.reshape(6, 2, 30), (0, 2)), ["mean_var_channels"]),
     "var": (lambda x, *p: nn.var(x, 0), ["mean_var_cols"]),
     "std": (lambda x, *p: nn.std(x), ["mean_var_rows"]),
 }

@@ -6,6 +6,7 @@ from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.moments import (
     combine_moments,
     finish_moments,
+    mean_var_channels,
     mean_var_cols,
     mean_var_rows,
     moments_cols,
@@ -27,6 +28,7 @@ __all__ = [
     "availability",
     "combine_moments",
     "finish_moments",
+    "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",
     "moments_cols",

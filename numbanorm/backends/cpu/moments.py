@@ -12,6 +12,7 @@ from numbanorm.backends.cpu._jit import kernel
 from numbanorm.backends.cpu._launch import (
     BLOCK,
     MAX_PARTS,
+    SHORT_SEGMENT,
     TILE,
     fold,
     n_column_splits,
@@ -188,3 +189,17 @@ def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) ->
     count, mu, m2 = np.empty((3, x.shape[0], x.shape[2]))
     moments_cols(x, None, count, mu, m2)
     finish_moments(count, mu, m2, ddof, True, root, mean, var)
+
+
+def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
+    """Mean and variance (or standard deviation) of x (n, n_channels, n_inner) over the outer axes; reads x once."""
+    n, n_channels, n_inner = x.shape
+    if n_inner >= SHORT_SEGMENT:
+        parts = np.empty((3, 1, n, n_channels))
+        moments_rows(x.reshape(n * n_channels, n_inner), None, *parts.reshape(3, -1))
+    else:
+        parts = np.empty((3, n_channels, n_inner, 1))
+        moments_cols(x.reshape(1, n, -1), None, *parts.reshape(3, 1, -1))
+    merged = np.empty((3, n_channels))
+    combine_moments(parts[0], parts[1], parts[2], *merged.reshape(3, parts.shape[1], -1))
+    finish_moments(merged[0], merged[1], merged[2], ddof, True, root, mean, var)

@@ -27,7 +27,7 @@ from numbanorm.backends.cpu._stream import goes_past_caches, settle
 from numbanorm.backends.cpu._sums import quick_segment_moments, segment_moments, welford_combine
 from numbanorm.backends.cpu._write import finish, write_rows, write_segments
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
-from numbanorm.backends.cpu.moments import combine_moments, finish_moments, moments_cols, moments_rows
+from numbanorm.backends.cpu.moments import finish_moments, mean_var_channels, moments_rows
 
 Array = NDArray[Any]
 
@@ -257,7 +257,7 @@ def norm_channels(
         target = flat_output(y), goes_past_caches(x, y, n_inner)
         _norm_channels_kernel(parts, flat, x.shape, block, *parameters, eps, eps_on_std, *target, mean, var)
         return
-    _channel_moments(x, mean, var)
+    mean_var_channels(x, 0, False, mean, var)
     if n_inner >= SHORT_SEGMENT or n_channels == 1:
         mu, spread, g, b = (a.reshape(1, -1, 1) for a in (mean, var, gamma, beta))
         affine_rows(x, mu, spread, eps, eps_on_std, g, b, y)
@@ -266,18 +266,3 @@ def norm_channels(
         repeated = (a if a.size == 1 else np.repeat(a, n_inner) for a in (mean, var, gamma, beta))
         mu, spread, g, b = (a.reshape(1, 1, -1) for a in repeated)
         affine_cols(x.reshape(cube), mu, spread, eps, eps_on_std, g, b, y.reshape(cube))
-
-
-def _channel_moments(x: Array, mean: Array, var: Array) -> None:
-    """Mean and biased variance per channel of x (n, n_channels, n_inner), x read once."""
-    n, n_channels, n_inner = x.shape
-    if n_inner >= SHORT_SEGMENT:
-        parts = np.empty((3, 1, n, n_channels))
-        moments_rows(x.reshape(n * n_channels, n_inner), None, *parts.reshape(3, -1))
-    else:
-        parts = np.empty((3, n_channels, n_inner, 1))
-        moments_cols(x.reshape(1, n, -1), None, *parts.reshape(3, 1, -1))
-    count, m2 = np.empty((2, n_channels))
-    outputs = [out.reshape(parts.shape[1], -1) for out in (count, mean, m2)]
-    combine_moments(parts[0], parts[1], parts[2], *outputs)
-    finish_moments(count, mean, m2, 0, True, False, mean[:0], var)

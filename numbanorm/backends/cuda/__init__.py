@@ -25,6 +25,7 @@ _HOMES = {
     "moments": (
         "combine_moments",
         "finish_moments",
+        "mean_var_channels",
         "mean_var_cols",
         "mean_var_rows",
         "moments_cols",

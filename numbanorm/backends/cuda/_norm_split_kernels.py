@@ -2,7 +2,8 @@
 
 Rows lie as in :mod:`._norm_rows_kernels`. Block (row, piece) sums its piece (see
 :mod:`._arithmetic` for what sums are); the last block of a row merges the pieces in their
-order and leaves what ``affine_*`` kernels take: the mean as two numbers, and 1 / std.
+order and leaves what ``affine_*`` kernels take, the mean as two numbers and 1 / std, or
+mean and variance as they are asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from numba import cuda
 from numba.cuda import types
 
-from numbanorm.backends.cuda import _jit
+from numbanorm.backends.cuda import _finish, _jit
 from numbanorm.backends.cuda._accumulate import adder, starter
 from numbanorm.backends.cuda._arithmetic import (
     MOST,
@@ -101,14 +102,17 @@ def finisher(kind: str) -> Any:
     return finish
 
 
-@_jit.kernel
-def split_statistics(kind, vector):
-    """Grid: n_splits blocks for each row, each taking `piece` elements, a multiple of 16 bytes."""
+@cache
+def split_sums(kind: str, vector: bool) -> Any:
+    """``sums(x, scratch, tickets, layout...)``: those of this block's row, in thread 0 of the row's last block.
+
+    First comes whether this thread has them.
+    """
     number, scaled, width = real(kind), kind in SCALED, VECTOR[kind] if vector else 1
     count = elements_at_once(kind)
     n_loads, stride, step = count // width, THREADS * width, THREADS * count
     start, add, load = starter(kind, count, 1), adder(kind, count, 1, False), loader(kind, width, "")
-    reduce_block, load_part, finish = over_block(THREADS, scaled, number), part_loader(kind), finisher(kind)
+    reduce_block, load_part = over_block(THREADS, scaled, number), part_loader(kind)
     zero = number(0)
 
     @device
@@ -131,10 +135,8 @@ def split_statistics(kind, vector):
             for e in range(width):
                 r[u * width + e] = r[u * width + e] if j + u * stride < n else value
 
-    def split_statistics(
-        x, scratch, tickets, centre, rest, ready, first, second, n_cols, row_stride, segment, gap,
-        piece, magic, shift, n_splits, flags, n, nl, inverse, eps,
-    ):  # fmt: skip
+    @device
+    def sums(x, scratch, tickets, n_cols, row_stride, segment, gap, piece, magic, shift, n_splits):
         shared = cuda.shared.array(WARP_SUMS, number)
         r = cuda.local.array(count, number)
         t = cuda.threadIdx.x
@@ -167,16 +169,56 @@ def split_statistics(kind, vector):
             if t == 0:
                 store_sums(scratch, int64(cuda.blockIdx.x), int64(cuda.gridDim.x), total, c, number(k), a, al, b, bl)
             if not is_last(tickets, row, n_splits):
-                return
+                return False, row, c, k, a, al, b, bl
             total, c, k, a, al, b, bl = zero, zero, int32(MOST), zero, zero, zero, zero
             for s in range(t, n_splits, THREADS):
                 n2, c2, k2, a2, al2, b2, bl2 = load_part(scratch, row * n_splits + s, int64(cuda.gridDim.x))
                 total, c, k, a, al, b, bl = merged(total, c, k, a, al, b, bl, n2, c2, k2, a2, al2, b2, bl2)
             total, c, k, a, al, b, bl = reduce_block(total, c, k, a, al, b, bl, shared)
-        if t == 0:
+        return t == 0, row, c, k, a, al, b, bl
+
+    return sums
+
+
+#: Where the elements of rows lie and how these are split, the last parameters of :func:`split_sums`.
+_LAYOUT = (int64, int64, int64, int64, int64, uint32, int32, int32)
+
+
+@_jit.kernel
+def split_statistics(kind, vector):
+    """Grid: n_splits blocks for each row, each taking `piece` elements, a multiple of 16 bytes."""
+    sums, finish, number = split_sums(kind, vector), finisher(kind), real(kind)
+
+    def split_statistics(
+        x, scratch, tickets, centre, rest, ready, first, second, n_cols, row_stride, segment, gap,
+        piece, magic, shift, n_splits, flags, n, nl, inverse, eps,
+    ):  # fmt: skip
+        there, row, c, k, a, al, b, bl = sums(
+            x, scratch, tickets, n_cols, row_stride, segment, gap, piece, magic, shift, n_splits
+        )
+        if there:
             finish(row, c, k, a, al, b, bl, centre, rest, ready, first, second, n, nl, inverse, eps, flags)
 
     p = pointer(compute_kind(kind))
     arrays = (pointer(kind), p, pointer("uint32"), p, p, p, p, p)
-    layout = (int64, int64, int64, int64, int64, uint32, int32, int32, int32)
-    return split_statistics, (*arrays, *layout, number, number, number, number), THREADS
+    return split_statistics, (*arrays, *_LAYOUT, int32, number, number, number, number), THREADS
+
+
+@_jit.kernel
+def split_mean_var(kind, vector):
+    """The same for ``mean_var_channels``, whose results have the dtype of x."""
+    sums, finish = split_sums(kind, vector), _finish.writer(kind)
+
+    def split_mean_var(
+        x, scratch, tickets, mean, var, n_cols, row_stride, segment, gap, piece, magic, shift, n_splits,
+        n, nl, inverse, divisor, dl, wanted,
+    ):  # fmt: skip
+        there, row, c, k, a, al, b, bl = sums(
+            x, scratch, tickets, n_cols, row_stride, segment, gap, piece, magic, shift, n_splits
+        )
+        if there:
+            finish(row, c, k, a, al, b, bl, mean, var, n, nl, inverse, divisor, dl, wanted)
+
+    p = pointer(kind)
+    arrays = (p, pointer(compute_kind(kind)), pointer("uint32"), p, p)
+    return split_mean_var, (*arrays, *_LAYOUT, *_finish.parameters(kind)), THREADS

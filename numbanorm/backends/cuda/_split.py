@@ -32,19 +32,22 @@ def _hides(kind: str, eps: float, flags: int) -> int:
     return EPS_HIDES * (eps > (shadow**0.5 if flags & EPS_ON_STD else shadow))
 
 
-@lru_cache(maxsize=1024)
-def _split_call(kind: str, itemsize: int, vector: bool, layout: Layout, eps: float, flags: int) -> tuple[Any, ...]:
-    """Kernel, number of blocks and scalars."""
+def cut_of(itemsize: int, layout: Layout) -> tuple[int, tuple[Any, ...]]:
+    """Number of blocks, and where rows lie and how they are split."""
     plan = split_plan(itemsize, layout.n_rows, layout.n_cols)
     segment = layout.segment if layout.gap else layout.n_cols
     # An element's number is counted from the segment in which its block's piece begins.
     magic, shift = division(segment, layout.n_cols)
-    scalars = (
-        *(np.int64(v) for v in (layout.n_cols, layout.stride, segment, layout.gap, plan.piece)),
-        *(np.uint32(magic), np.int32(shift), np.int32(plan.n_splits), np.int32(flags | _hides(kind, eps, flags))),
-        *_numbers(kind, layout.n_cols, eps),
-    )
-    return split_statistics(kind, vector), layout.n_rows * plan.n_splits, scalars
+    sizes = (np.int64(v) for v in (layout.n_cols, layout.stride, segment, layout.gap, plan.piece))
+    return layout.n_rows * plan.n_splits, (*sizes, np.uint32(magic), np.int32(shift), np.int32(plan.n_splits))
+
+
+@lru_cache(maxsize=1024)
+def _split_call(kind: str, itemsize: int, vector: bool, layout: Layout, eps: float, flags: int) -> tuple[Any, ...]:
+    """Kernel, number of blocks and scalars."""
+    n_blocks, cut = cut_of(itemsize, layout)
+    scalars = *cut, np.int32(flags | _hides(kind, eps, flags)), *_numbers(kind, layout.n_cols, eps)
+    return split_statistics(kind, vector), n_blocks, scalars
 
 
 def split_rows(
@@ -56,6 +59,11 @@ def split_rows(
     tickets, scratch, statistics = room(layout.n_rows, N_SUMS * n_blocks, compute_kind(kind))
     _jit.run(kernel, n_blocks, x, scratch, tickets, *statistics, first, second, *scalars)
     return statistics
+
+
+def channels_layout(n: int, n_channels: int, n_inner: int) -> Layout:
+    """The channels of x (n, n_channels, n_inner) as rows of n segments."""
+    return Layout(n_channels, n * n_inner, n_inner, n_inner, (n_channels - 1) * n_inner, 1, 0)
 
 
 @lru_cache(maxsize=1024)

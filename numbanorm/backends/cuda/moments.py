@@ -13,7 +13,9 @@ from numbanorm.backends.cuda._moments_cols import column_sums, thread_column_sum
 from numbanorm.backends.cuda._moments_combine import combine, finish, update
 from numbanorm.backends.cuda._moments_rows import row_sums
 from numbanorm.backends.cuda._moments_weighted import weighted_sums
+from numbanorm.backends.cuda._norm_split_kernels import split_mean_var
 from numbanorm.backends.cuda._parts import working
+from numbanorm.backends.cuda._split import channels_layout, cut_of
 
 Array = Any
 
@@ -80,6 +82,30 @@ def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) ->
     tickets, scratch = _jit.workspace(size, working(kind))
     shared = (tickets,) if plan.blocks_share else ()
     _jit.run(kernel, plan.n_blocks, x, scratch, *shared, mean, var, *numbers)
+
+
+@lru_cache(maxsize=1024)
+def _channels_launch(
+    kind: str, shape: tuple[int, int, int], aligned: bool, ddof: float, root: bool, mean: bool, var: bool
+) -> tuple[Any, ...]:
+    itemsize, layout = _launch_moments.item_size(kind), channels_layout(*shape)
+    vector = aligned and shape[2] * itemsize % 16 == 0
+    n_blocks, cut = cut_of(itemsize, layout)
+    finish = _finish.arguments(kind, layout.n_cols, ddof, root, mean, var)
+    return split_mean_var(kind, vector), n_blocks, N_SUMS * n_blocks, (*cut, *finish)
+
+
+def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
+    """Mean and variance (or standard deviation) of x (n, n_channels, n_inner) over its first and last axis.
+
+    One launch, which reads x once and writes the statistics.
+    """
+    kind = _kind(x.dtype)
+    kernel, n_blocks, size, numbers = _channels_launch(
+        kind, x.shape, _is_aligned(x), ddof, root, mean.size > 0, var.size > 0
+    )
+    tickets, scratch = _jit.workspace(size, working(kind))
+    _jit.run(kernel, n_blocks, x, scratch, tickets, mean, var, *numbers)
 
 
 def _moments_of_sums(

@@ -26,7 +26,7 @@ from numbanorm.backends.cuda._norm_arithmetic import (
 )
 from numbanorm.backends.cuda._norm_rows_kernels import norm_rows_registers
 from numbanorm.backends.cuda._norm_shared_kernels import norm_rows_shared
-from numbanorm.backends.cuda._split import channels_last, split_rows
+from numbanorm.backends.cuda._split import channels_last, channels_layout, split_rows
 from numbanorm.backends.cuda.affine import aligned, apply_columns, apply_planes, kind_of
 
 Array = Any
@@ -190,7 +190,7 @@ def norm_channels(
         shape, steps = (1, n, n_channels), (0, 0, gamma.size)
         apply_columns(x, shape, *statistics, (0, 0, n_channels), gamma, beta, steps, along, eps, y)
         return
-    layout = Layout(n_channels, n * n_inner, n_inner, n_inner, (n_channels - 1) * n_inner, 1, 0)
+    layout = channels_layout(n, n_channels, n_inner)
     vector = not n_inner * x.itemsize & 15 and aligned(x, y)
     call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
     if call.kernel is not None:

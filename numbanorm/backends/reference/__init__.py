@@ -10,6 +10,7 @@ from numbanorm.backends.reference.affine import affine_cols, affine_rows
 from numbanorm.backends.reference.moments import (
     combine_moments,
     finish_moments,
+    mean_var_channels,
     mean_var_cols,
     mean_var_rows,
     moments_cols,
@@ -31,6 +32,7 @@ __all__ = [
     "availability",
     "combine_moments",
     "finish_moments",
+    "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",
     "moments_cols",

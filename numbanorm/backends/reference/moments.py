@@ -82,6 +82,11 @@ def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) ->
     finish_moments(count, mu, m2, ddof, True, root, mean, var)
 
 
+def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
+    """Mean and variance (or standard deviation) of x (n, n_channels, n_inner) over its first and last axis."""
+    mean_var_rows(x.swapaxes(0, 1).reshape(x.shape[1], -1), ddof, root, mean, var)
+
+
 def update_running(
     mean: Array, var: Array, unbias: float, momentum: float, running_mean: Array | None, running_var: Array | None
 ) -> None:

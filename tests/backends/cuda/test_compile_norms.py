@@ -8,7 +8,7 @@ from numbanorm.backends.cuda._launch_norms import units_held
 from numbanorm.backends.cuda._norm_columns_kernels import column_statistics
 from numbanorm.backends.cuda._norm_rows_kernels import norm_rows_registers
 from numbanorm.backends.cuda._norm_shared_kernels import AT_ONCE, norm_rows_shared
-from numbanorm.backends.cuda._norm_split_kernels import elements_at_once, split_statistics
+from numbanorm.backends.cuda._norm_split_kernels import elements_at_once, split_mean_var, split_statistics
 from tests.backends.cuda import compile_checks
 
 pytestmark = pytest.mark.compiled
@@ -37,6 +37,7 @@ def kernels():
             yield affine_columns, (kind, vector), 96, (ROWS_AT_ONCE + per_row, ROWS_AT_ONCE)
             loads = elements_at_once(kind) // width
             yield split_statistics, (kind, vector), 80, (2 * loads, 0)
+            yield split_mean_var, (kind, vector), 80, (2 * loads, 0)
         for cut in ((width, 0), (width, 8), (1, 0), (1, 32)):
             yield column_statistics, (kind, *cut), 176, None
 

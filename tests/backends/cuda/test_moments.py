@@ -136,6 +136,45 @@ def test_hard_columns(simulator, name, shape):
     np.testing.assert_allclose(mean, exact(x)[0], rtol=1.2e-7, atol=1.2e-7 * np.sqrt(exact(x)[1]).max())
 
 
+def as_rows(x):
+    """The channels of x (n, n_channels, n_inner) as rows."""
+    return np.ascontiguousarray(x.swapaxes(0, 1)).reshape(x.shape[1], -1)
+
+
+def channels_on_device(x, ddof=0, root=False, offset=0):
+    outputs = [host_arrays.empty((x.shape[1],), x.dtype) for _ in range(2)]
+    moments.mean_var_channels(host_arrays.array(x, offset), ddof, root, *outputs)
+    return [host_arrays.as_numpy(output).astype(np.float64) for output in outputs]
+
+
+CHANNELS = [(1, 2, 1), (2, 3, 16), (3, 2, 17), (5, 3, 49), (2, 2, 1000), (3, 1, 5000), (40, 2, 24), (60, 2, 96)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", CHANNELS, ids=str)
+def test_channels(every_order, kind, shape):
+    x = sample(shape, kind)
+    assert_close(*channels_on_device(x), as_rows(x), STORED[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_far_from_zero_unaligned_and_rooted(simulator, kind):
+    for shape in ((3, 2, 48), (9, 2, 800)):
+        far = {"float16": 100.0, "bfloat16": 3.0}.get(kind, 1e6)
+        x = sample(shape, kind, mean=far, std=1.0)
+        for offset in (0, 1):
+            assert_close(*channels_on_device(x, 1, offset=offset), as_rows(x), STORED[kind], ddof=1)
+        std = channels_on_device(x, root=True)[1]
+        np.testing.assert_allclose(std, np.sqrt(exact(as_rows(x))[1]), rtol=STORED[kind])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_channels_of_any_size(simulator, scale):
+    x = (sample((3, 2, 400), "float32") * np.float32(scale)).astype("f4")
+    std = channels_on_device(x, root=True)[1]
+    np.testing.assert_allclose(std, np.sqrt(exact(as_rows(x.astype("f8")))[1]), rtol=1.2e-7)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_what_is_not_finite(simulator, kind, bad):
