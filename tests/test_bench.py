@@ -233,7 +233,7 @@ def test_threads_are_restored():
     seen = []
     for call in contests.threads(lambda: seen.append(numba.get_num_threads()), before).values():
         call()
-    assert seen == [1, before]
+    assert seen == [1, before] * 2  # warm, then called
     assert numba.get_num_threads() == before
 
 

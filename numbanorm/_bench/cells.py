@@ -91,7 +91,8 @@ class Profile:
     def copies(self) -> list[Cell]:
         """Norms to be held against a copy."""
         cached = [Cell("layer_norm", shape) for shape in self.cached]
-        return cached + [cell for cell in self._cells(FUNCTIONAL) if cell.nbytes >= self.large]
+        large = [cell for cell in self._cells(FUNCTIONAL) if cell.nbytes >= self.large]
+        return list(dict.fromkeys([*cached, *large]))
 
     def reads(self) -> list[Cell]:
         """Statistics to be held against a read."""

@@ -81,16 +81,22 @@ def contest(
 
 
 def memory(x: Array, y: Array | None, past_caches: bool | None = None) -> Call:
-    """A read of x, or its copy to y: past the caches as large outputs are written, or as asked."""
+    """A read of x, or its copy to y: past the caches as large outputs are written, or as asked. Warm."""
     roofline = import_module("numbanorm.backends.cpu.roofline")
     if y is None:
-        return partial(roofline.read, x)
-    return partial(roofline.copy, x, y, y.nbytes >= STREAMED if past_caches is None else past_caches)
+        call = partial(roofline.read, x)
+    else:
+        call = partial(roofline.copy, x, y, y.nbytes >= STREAMED if past_caches is None else past_caches)
+    call()
+    return call
 
 
 def threads(call: Call, most: int = 2) -> dict[str, Call]:
-    """The same call with one thread and with `most`."""
-    return {"one": with_threads(1, call), "more": with_threads(most, call)}
+    """The same call with one thread and with `most`. Warm."""
+    calls = {"one": with_threads(1, call), "more": with_threads(most, call)}
+    for limited in calls.values():
+        limited()
+    return calls
 
 
 def dtypes(cell: Cell, names: Iterable[str]) -> Contest:

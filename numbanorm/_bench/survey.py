@@ -115,8 +115,6 @@ class Survey:
             "copy": memory(x, y, past_caches=False),
             "streaming copy": memory(x, y, past_caches=True),
         }
-        for call in calls.values():
-            call()  # compiles
         for name, seconds in medians(calls, self.pace).items():
             moved = x.nbytes * (1 if name == "read" else 2)
             self.lines[name].moved.append(moved)
