@@ -30,6 +30,14 @@ from numbanorm.layers import (
     fold_batch_norm,
 )
 from numbanorm.norms import batch_norm, group_norm, instance_norm, layer_norm, rms_norm, standardize
+from numbanorm.norms_backward import (
+    batch_norm_backward,
+    group_norm_backward,
+    instance_norm_backward,
+    layer_norm_backward,
+    rms_norm_backward,
+    standardize_backward,
+)
 from numbanorm.stats import MeanVar, Moments, mean, mean_var, moments, std, var
 
 __all__ = [
@@ -48,18 +56,24 @@ __all__ = [
     "__version__",
     "available_backends",
     "batch_norm",
+    "batch_norm_backward",
     "empty_cache",
     "fold_batch_norm",
     "get_backend",
     "group_norm",
+    "group_norm_backward",
     "instance_norm",
+    "instance_norm_backward",
     "layer_norm",
+    "layer_norm_backward",
     "mean",
     "mean_var",
     "moments",
     "rms_norm",
+    "rms_norm_backward",
     "show_config",
     "standardize",
+    "standardize_backward",
     "std",
     "use_backend",
     "var",

@@ -51,14 +51,14 @@ def norm_plan(
     return NormPlan(
         lay,
         tuple(shape[axis] for axis in lay.order) if not norm.c_order else shape,
-        None if norm.c_order else _inverse(lay.order),
+        None if norm.c_order else inverse(lay.order),
         dense and dtype == norm_dtype(dtype),
         norm_dtype(dtype),
         compute_dtype(dtype),
         norm,
         None if in_order else tuple(n if axis in features else 1 for axis, n in enumerate(shape)),
         tuple(shape[axis] for axis in kept),
-        _inverse(kept),
+        inverse(kept),
         tuple(1 if axis in reduced else n for axis, n in enumerate(shape)),
     )
 
@@ -71,6 +71,6 @@ def _dense_strides(shape: Axes, order: Axes, itemsize: int) -> Axes:
     return tuple(strides)
 
 
-def _inverse(order: Axes) -> Axes:
+def inverse(order: Axes) -> Axes:
     """Where each of the axes in `order`, ascending, has gone."""
     return tuple(sorted(range(len(order)), key=order.__getitem__))

@@ -32,6 +32,9 @@ _N_OUTPUTS = {
     "norm_rows": 3,
     "norm_groups": 3,
     "norm_channels": 3,
+    "norm_rows_backward": 3,
+    "norm_groups_backward": 3,
+    "norm_channels_backward": 3,
     "affine_rows": 1,
     "affine_cols": 1,
 }

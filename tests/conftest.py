@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _poisoned_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill every output with NaN before a kernel sees it: what is not written shows."""
-    from numbanorm import _engine
+    from numbanorm import _engine, _engine_backward
 
     allocate = _engine.empty
 
@@ -50,6 +50,15 @@ def _poisoned_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
         return array
 
     monkeypatch.setattr(_engine, "empty", poisoned)
+    of_parameters = _engine_backward.empty_parameter
+
+    def poisoned_parameter(*args):
+        array = of_parameters(*args)
+        if isinstance(array, np.ndarray):
+            array[...] = np.nan
+        return array
+
+    monkeypatch.setattr(_engine_backward, "empty_parameter", poisoned_parameter)
 
 
 @pytest.fixture

@@ -35,6 +35,24 @@ launcher               what it does
 ``update_running``     running statistics in place: ``(1 - momentum) * old + momentum * new``
 =====================  ====================================================================
 
+and the gradients of three of them, from dy and x of one shape and dtype:
+
+==========================  ===============================================================
+launcher                    what it does
+==========================  ===============================================================
+``norm_rows_backward``      dx of ``norm_rows``, dgamma and dbeta per column (or one for all)
+``norm_groups_backward``    dx of ``norm_groups``, dgamma and dbeta per (cyclic) parameter
+``norm_channels_backward``  dx of ``norm_channels``, dgamma and dbeta per channel; with `fixed`
+                            those of statistics that do not depend on x (evaluation)
+==========================  ===============================================================
+
+With ``xhat = (x - mean) * rstd``, ``g = dy * gamma`` and means over the n elements of a set::
+
+    dx = rstd * (g - mean(g) - xhat * sum(g * xhat) / (n - ddof) / (1 - std_eps * rstd))
+    dgamma = sum(dy * xhat), dbeta = sum(dy)            # evaluation: dx = rstd * g
+
+Every other layout is gathered into one of these by the pipeline.
+
 Common arguments:
 
 * ``weights``: None, or a boolean array of x's shape that says which elements take part.
@@ -46,7 +64,14 @@ Common arguments:
 * ``eps``, ``eps_on_std``: see :func:`numbanorm._recurrences.reciprocal_std`.
 * ``use_mean``: False leaves the mean at zero, so that ``rstd`` is that of the mean square.
 * ``mean``, ``rstd`` of ``norm_rows`` and ``norm_groups``: outputs in the compute dtype, one
-  per row, or of length 0 when the caller does not want them.
+  per row, or of length 0 when the caller does not want them. Of a gradient: inputs, one per row or channel, in
+  either dtype of given statistics. `mean` may have been rounded to float32, which far from zero is
+  less than xhat needs: where statistics are x's own, a launcher takes off the mean of xhat.
+  With ``use_mean=False`` mean is not looked at.
+* ``std_eps``: eps where it was added to the standard deviation, else 0.
+* ``dx``, ``dgamma``, ``dbeta``: outputs, of length 0 where not wanted; dx may be the memory of dy
+  or x; dgamma and dbeta are in the compute dtype and one per parameter.
+  Sums over sets are merged in float64 and in a fixed order: every run gives the same bits.
 """
 
 LAUNCHERS = (
@@ -63,4 +88,7 @@ LAUNCHERS = (
     "affine_rows",
     "affine_cols",
     "update_running",
+    "norm_rows_backward",
+    "norm_groups_backward",
+    "norm_channels_backward",
 )

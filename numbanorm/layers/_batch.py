@@ -10,11 +10,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
 from numbanorm._arrays import place_of
+from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_choice, degenerate_batch, wrong_rank
 from numbanorm._guests import everywhere
 from numbanorm._recurrences import reciprocal_std
+from numbanorm.layers._gradients import Kept
 from numbanorm.layers._tracking import TrackingLayer
 from numbanorm.norms._batch import BatchNormSettings
+from numbanorm.norms_backward import batch_norm_backward
 
 Array = NDArray[Any]
 
@@ -131,7 +134,17 @@ class BatchNorm(TrackingLayer):
         mean, var = (self.running_mean, self.running_var) if updating or not training else (None, None)
         momentum = self._weight_of_new() if updating else 0.0
         batch = BatchNormSettings(momentum, self.eps, self.channel_axis, self.biased)
-        return batch(x, self.gamma, self.beta, mean, var, training=training, out=out)[0]
+        operands = (x, self.gamma, self.beta, mean, var)
+        y, *statistics = batch(*operands, training=training, out=out, want=self._want())
+        self._keep(x, out, statistics, fixed=not training)
+        return y
+
+    def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
+        x, mean, rstd, fixed = kept
+        gradients: Gradients = batch_norm_backward(
+            dy, x, self.gamma, mean, rstd, training=not fixed, channel_axis=self.channel_axis, out=out
+        )
+        return gradients
 
     def _degenerate(self, x: Array, out: Array | None) -> Array:
         """One value per channel in training."""
@@ -148,7 +161,10 @@ class BatchNorm(TrackingLayer):
         place = place_of(x)
         mean = place.duplicate(x.reshape(-1))
         var = place.zeros(mean.shape)
-        return batch(x, self.gamma, self.beta, mean, var, training=False, out=out)[0]
+        y: Array = batch(x, self.gamma, self.beta, mean, var, training=False, out=out)[0]
+        # An rstd of zero is that of a y which does not depend on x.
+        self._keep(x, out, (place.zeros(mean.shape),) * 2 if self._keeps() else (), fixed=True)
+        return y
 
     def folded(self) -> tuple[Array, Array]:
         """(scale, shift), both (C,), such that evaluation is ``x * scale + shift``.

@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
+from numbanorm._arrays import place_of
+from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_eps, check_groups, wrong_length
 from numbanorm._guests import everywhere
+from numbanorm.layers._gradients import Kept
 from numbanorm.layers._layer import Layer
 from numbanorm.norms import group_norm
 from numbanorm.norms._checks import channel_axis_of
+from numbanorm.norms_backward import group_norm_backward
 
 Array = NDArray[Any]
 
@@ -72,7 +76,8 @@ class GroupNorm(Layer):
         channels = array.shape[channel_axis_of(array, self.channel_axis)]
         if channels != self.num_channels:
             raise wrong_length("gamma", (channels,), (self.num_channels,))
-        y: Array = group_norm(
+        keeps = self._keeps()
+        result = group_norm(
             array,
             self.num_groups,
             self.gamma,
@@ -80,8 +85,25 @@ class GroupNorm(Layer):
             eps=self.eps,
             channel_axis=self.channel_axis,
             out=out,
+            return_stats=keeps,
         )
+        y: Array = result[0] if keeps else result
+        self._keep(array, out, [self._per_group(s) for s in result[1:]] if keeps else ())
         return y
+
+    def _per_group(self, statistic: Array) -> Array:
+        """One number per group of one that is repeated per channel."""
+        axis = channel_axis_of(statistic, self.channel_axis)
+        step = (slice(None),) * axis + (slice(None, None, self.num_channels // self.num_groups),)
+        groups: Array = place_of(statistic).duplicate(statistic[step])
+        return groups.reshape((self.num_groups, -1) if axis == 0 else (-1, self.num_groups))
+
+    def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
+        x, mean, rstd, _ = kept
+        gradients: Gradients = group_norm_backward(
+            dy, x, self.num_groups, self.gamma, mean, rstd, channel_axis=self.channel_axis, out=out
+        )
+        return gradients
 
     def _settings(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"

@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
+from numbanorm._engine_backward import Gradients
 from numbanorm._errors import wrong_rank
 from numbanorm._guests import everywhere
+from numbanorm.layers._gradients import Kept
 from numbanorm.layers._tracking import TrackingLayer
 from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._instance import tracked_instance_norm
+from numbanorm.norms_backward import batch_norm_backward, instance_norm_backward
 
 Array = NDArray[Any]
 
@@ -58,7 +61,7 @@ class _InstanceNorm(TrackingLayer):
         batch = array[None] if unbatched else array
         self._check_channels(batch)
         target = out[None] if unbatched and out is not None else out
-        y = tracked_instance_norm(
+        y, *statistics = tracked_instance_norm(
             batch,
             self.gamma,
             self.beta,
@@ -69,12 +72,27 @@ class _InstanceNorm(TrackingLayer):
                 self._weight_of_new() if self.track_running_stats else 0.0, self.eps, 1, self.biased
             ),
             out=target,
+            want=self._want(),
         )
+        fixed = self.track_running_stats and not self.training
+        self._keep(batch, target, statistics, fixed=fixed)
         if self.training:
             self._count_batch()
         if out is not None:
             return out
         return y[0] if unbatched else y
+
+    def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
+        x, mean, rstd, fixed = kept
+        unbatched = dy.ndim == self._spatial + 1 and len(x) == 1
+        batch, target = (dy[None], None if out is None else out[None]) if unbatched else (dy, out)
+        operands = (batch, x, self.gamma, mean, rstd)
+        if fixed:
+            dx, *rest = batch_norm_backward(*operands, training=False, out=target)
+        else:
+            dx, *rest = instance_norm_backward(*operands, out=target)
+        result = out if out is not None else (dx[0] if unbatched else dx)
+        return result, rest[0], rest[1]
 
 
 class InstanceNorm1d(_InstanceNorm):

@@ -15,6 +15,7 @@ from numbanorm._backend import load_backend
 from numbanorm._dtypes import is_float
 from numbanorm._errors import ShapeError
 from numbanorm._guests import as_host
+from numbanorm.layers._gradients import Differentiable
 
 Array = NDArray[Any]
 
@@ -32,7 +33,7 @@ _KEYS = {
 _MOVED = ("gamma", "beta", "running_mean", "running_var")
 
 
-class Layer:
+class Layer(Differentiable):
     """Base of all layers.
 
     Attributes
@@ -45,6 +46,8 @@ class Layer:
         Always on the host.
     device : str or int
         Where :meth:`to` moved the layer.
+    grad, requires_grad
+        See :class:`numbanorm.layers._gradients.Differentiable`.
     """
 
     gamma: Array | None = None
@@ -56,6 +59,7 @@ class Layer:
     device: str | int = "cpu"
 
     def __init__(self, dtype: DTypeLike, device: str | int | None) -> None:
+        super().__init__()
         self.dtype = np.dtype(dtype)
         if not is_float(self.dtype):
             raise TypeError(f"dtype must be a floating-point dtype, but got {self.dtype}")

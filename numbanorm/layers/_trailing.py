@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
+from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_eps, wrong_normalized_shape
 from numbanorm._guests import everywhere
+from numbanorm.layers._gradients import Kept
 from numbanorm.layers._layer import Layer
 from numbanorm.norms import layer_norm, rms_norm
+from numbanorm.norms_backward import layer_norm_backward, rms_norm_backward
 
 Array = NDArray[Any]
 
@@ -40,6 +43,12 @@ class _TrailingAxes(Layer):
         if x.shape[-n:] != self.normalized_shape:
             raise wrong_normalized_shape(self.normalized_shape, x.shape)
         return tuple(range(x.ndim - n, x.ndim))
+
+    def _kept_call(self, x: Array, out: Array | None, result: Any, keeps: bool) -> Array:
+        """y of a norm's result, the rest of which is kept for the gradient."""
+        self._keep(x, out, result[1:] if keeps else ())
+        y: Array = result[0] if keeps else result
+        return y
 
 
 class LayerNorm(_TrailingAxes):
@@ -90,8 +99,16 @@ class LayerNorm(_TrailingAxes):
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Normalise x over its last axes."""
         array = as_array(x)
-        y: Array = layer_norm(array, self.gamma, self.beta, axis=self._axes(array), eps=self.eps, out=out)
-        return y
+        keeps = self._keeps()
+        result = layer_norm(
+            array, self.gamma, self.beta, axis=self._axes(array), eps=self.eps, out=out, return_stats=keeps
+        )
+        return self._kept_call(array, out, result, keeps)
+
+    def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
+        x, mean, rstd, _ = kept
+        gradients: Gradients = layer_norm_backward(dy, x, self.gamma, mean, rstd, axis=self._axes(x), out=out)
+        return gradients
 
     def _settings(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
@@ -133,8 +150,14 @@ class RMSNorm(_TrailingAxes):
     def __call__(self, x: Any, *, out: Array | None = None) -> Array:
         """Normalise x over its last axes."""
         array = as_array(x)
-        y: Array = rms_norm(array, self.gamma, axis=self._axes(array), eps=self.eps, out=out)
-        return y
+        keeps = self._keeps()
+        result = rms_norm(array, self.gamma, axis=self._axes(array), eps=self.eps, out=out, return_stats=keeps)
+        return self._kept_call(array, out, result, keeps)
+
+    def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
+        x, _, rstd, _ = kept
+        gradients: Gradients = rms_norm_backward(dy, x, self.gamma, None, rstd, axis=self._axes(x), out=out)
+        return gradients
 
     def _settings(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

@@ -87,13 +87,17 @@ def tracked_instance_norm(
     training: bool,
     settings: BatchNormSettings,
     out: Any,
-) -> Array:
-    """Instance norm of (N, C, ...) that may track statistics, or use the tracked ones in evaluation."""
+    want: str = "",
+) -> tuple[Array, ...]:
+    """Instance norm of (N, C, ...) that may track statistics, or use the tracked ones in evaluation.
+
+    Returns y alone, or with ``want="rstd"`` y, mean and rstd.
+    """
     if running_mean is None or running_var is None:
-        y: Array = instance_norm(x, gamma, beta, eps=settings.eps, out=out)
-        return y
+        untracked = instance_norm(x, gamma, beta, eps=settings.eps, out=out, return_stats=bool(want))
+        return tuple(untracked) if want else (untracked,)
     if not training:
-        return settings(x, gamma, beta, running_mean, running_var, training=False, out=out)[0]
+        return settings(x, gamma, beta, running_mean, running_var, training=False, out=out, want=want)
     array, backend = checked_input(x, out, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
     parameters = channel_parameters(gamma, beta, array.shape[1], 1)
     reduced = spatial_axes(array, 1)
@@ -105,7 +109,7 @@ def tracked_instance_norm(
         backend.finish_moments(*flat, 0, True, False, mean, var)
     scale = checked_scale("instance_norm", settings.eps)
     shaped = mean.reshape(kept), var.reshape(kept)
-    result = _engine.apply(backend, array, *shaped, reduced, parameters, scale, out=out)
+    result: tuple[Array, ...] = _engine.apply(backend, array, *shaped, reduced, parameters, scale, out=out, want=want)
     if array.size:
         new = place.empty(kept[1], dtype), place.empty(kept[1], dtype)
         for statistic, average in zip(shaped, new, strict=True):
@@ -113,4 +117,4 @@ def tracked_instance_norm(
         n = prod(array.shape[2:])
         unbias = 1.0 if settings.biased else n / (n - 1)
         backend.update_running(*new, unbias, settings.momentum, running_mean, running_var)
-    return result[0]
+    return result

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numbanorm._dtypes import compute_dtype
-from numbanorm.backends import LAUNCHERS, cpu, reference
+from numbanorm.backends import LAUNCHERS, cpu, cuda, reference
 from tests import oracle
 from tests.oracle import as_dtype, assert_normalized
 
@@ -36,6 +36,16 @@ def test_every_launcher_is_there_and_documented(backend):
         home = getattr(backend, launcher).__module__.rsplit(".", 1)[1]
         twin = getattr(import_module(f"numbanorm.backends.reference.{home}"), launcher)
         assert twin is getattr(reference, launcher)
+
+
+def test_what_the_cuda_backend_lacks_is_said():
+    assert set(cuda.MISSING) <= set(LAUNCHERS)
+    for launcher in LAUNCHERS:
+        assert (launcher in cuda.MISSING) != (launcher in cuda.__all__)
+    for launcher in cuda.MISSING:
+        assert not hasattr(cuda, launcher)
+        with pytest.raises(NotImplementedError, match=f"has no {launcher} yet"):
+            getattr(cuda, launcher)
 
 
 def sample(shape, dtype, seed):

@@ -14,6 +14,11 @@ from numbanorm.backends.cpu.moments import (
     update_running,
 )
 from numbanorm.backends.cpu.normalize import norm_channels, norm_groups, norm_rows
+from numbanorm.backends.cpu.normalize_backward import (
+    norm_channels_backward,
+    norm_groups_backward,
+    norm_rows_backward,
+)
 
 name = "cpu"
 
@@ -35,7 +40,10 @@ __all__ = [
     "moments_rows",
     "name",
     "norm_channels",
+    "norm_channels_backward",
     "norm_groups",
+    "norm_groups_backward",
     "norm_rows",
+    "norm_rows_backward",
     "update_running",
 ]

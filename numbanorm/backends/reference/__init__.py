@@ -18,6 +18,11 @@ from numbanorm.backends.reference.moments import (
     update_running,
 )
 from numbanorm.backends.reference.normalize import norm_channels, norm_groups, norm_rows
+from numbanorm.backends.reference.normalize_backward import (
+    norm_channels_backward,
+    norm_groups_backward,
+    norm_rows_backward,
+)
 
 name = "reference"
 
@@ -39,7 +44,10 @@ __all__ = [
     "moments_rows",
     "name",
     "norm_channels",
+    "norm_channels_backward",
     "norm_groups",
+    "norm_groups_backward",
     "norm_rows",
+    "norm_rows_backward",
     "update_running",
 ]

@@ -12,11 +12,21 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 import numbanorm as nn
-from numbanorm.backends.cpu import _jit, _sums, _write, affine, moments, normalize
+from numbanorm.backends.cpu import (
+    _jit,
+    _kernels_backward,
+    _sums,
+    _sums_backward,
+    _write,
+    _write_backward,
+    affine,
+    moments,
+    normalize,
+)
 
 pytestmark = pytest.mark.compiled
 
-MODULES = (moments, affine, normalize)
+MODULES = (moments, affine, normalize, _kernels_backward)
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
 LOOPS = (
@@ -26,6 +36,13 @@ LOOPS = (
     _write.write_segments,
     _write.write_rows,
     _write.write_columns,
+    _sums_backward.gradient_sums,
+    _sums_backward.weighted_gradient_sums,
+    _sums_backward.add_columns,
+    _sums_backward.column_gradient_sums,
+    _write_backward.write_segment_gradients,
+    _write_backward.write_row_gradients,
+    _write_backward.write_column_gradients,
 )
 
 
@@ -64,6 +81,20 @@ def results(rng):
     yield nn.instance_norm(image, gamma)
     yield nn.group_norm(image, 7, gamma)
     yield nn.standardize(tall.reshape(-1))
+    yield from gradients(nn.layer_norm, nn.layer_norm_backward, rows, rows[0])
+    yield from gradients(nn.layer_norm, nn.layer_norm_backward, tall.reshape(2, -1), tall.reshape(-1)[: tall.size // 2])
+    yield from gradients(nn.instance_norm, nn.instance_norm_backward, image, gamma)
+    for x, scale in ((image, gamma), (rows, rows[0]), (tall, gamma[:5]), (image[:1].repeat(70, 0), gamma)):
+        yield from gradients(nn.batch_norm, nn.batch_norm_backward, x, scale, training=True)
+    _, mean, rstd = nn.group_norm(image, 2, gamma, return_stats=True)
+    yield from nn.group_norm_backward(image[::-1], image, 2, gamma, mean, rstd)
+    yield from nn.batch_norm_backward(tall[::-1], tall, gamma[:5], gamma[:5], gamma[:5], training=False)
+    yield nn.standardize_backward(tall[::-1], tall)[0]
+
+
+def gradients(forward, backward, x, gamma, **options):
+    _, mean, rstd = forward(x, gamma, None, return_stats=True, **options)
+    return backward(x[::-1], x, gamma, mean, rstd, **options)
 
 
 def test_bitwise_equal_for_any_number_of_threads():
@@ -210,7 +241,19 @@ def test_main_loops_use_vector_registers():
     nn.layer_norm(np.ones((2, 3), np.float32), np.ones(3))
     nn.var(np.ones((300, 300), np.float32), axis=0)
     nn.layer_norm(np.ones((2, 3, 4), np.float32), axis=1)
-    for kernel in (normalize._norm_rows_kernel, moments._moments_cols_kernel, affine._affine_cols_kernel):
+    x, per_row, per_column = np.ones((2, 3), np.float32), np.ones(2), np.ones(3)
+    nn.layer_norm_backward(x, x, per_column, per_row, per_row)
+    nn.layer_norm_backward(x, x, None, per_row, per_row)
+    nn.batch_norm_backward(x, x, per_column, per_column, per_column, training=True)
+    for kernel in (
+        normalize._norm_rows_kernel,
+        moments._moments_cols_kernel,
+        affine._affine_cols_kernel,
+        _kernels_backward.rows_kernel,
+        _kernels_backward.groups_kernel,
+        _kernels_backward.column_sums_kernel,
+        _kernels_backward.column_gradients_kernel,
+    ):
         kernel.run.recompile()  # code from the cache cannot be inspected
     for function in LOOPS:
         code = "\n".join(function.inspect_asm().values())

@@ -127,7 +127,7 @@ def splits_early(monkeypatch):
 
 
 def clear_plans():
-    for cached in (normalize._on_chip_call, _split._split_call, _split._columns_call):
+    for cached in (normalize._planned, _split._split_call, _split._columns_call):
         cached.cache_clear()
 
 

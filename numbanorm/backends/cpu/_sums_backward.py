@@ -1,0 +1,139 @@
+"""The loops that read dy and x for the sums of a gradient.
+
+They see ``xhat = (x - high) * rstd`` with the mean rounded to the compute dtype. What the
+rounding leaves out is the mean of those very numbers, so it is summed along and taken off
+afterwards: a saved mean in float32 is good enough at any distance from zero.
+
+Sums are short in the compute dtype, and long in float64. A column loop holds all that lies
+beside dy and x in one array, at constant distances: then LLVM needs no more than eight
+checks that memory does not overlap, beyond which it would not vectorise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanorm.backends.cpu._elements import load
+from numbanorm.backends.cpu._jit import exact, inner
+from numbanorm.backends.cpu._launch import QUICK_BLOCK, TILE
+
+
+@exact
+def standardized(value, high, rstd, low):
+    """xhat: in this order nothing is lost at a mean far from zero."""
+    return (value - high) * rstd - low
+
+
+@inner
+def gradient_sums(dy, x, start, stop, high, rstd, like):
+    """Sums of dy, dy * xhat and xhat over [start, stop)."""
+    total, product, offset = np.float64(0), np.float64(0), np.float64(0)
+    for lower in range(start, stop, QUICK_BLOCK):
+        upper = min(lower + QUICK_BLOCK, stop)
+        a, b, c = like.dtype.type(0), like.dtype.type(0), like.dtype.type(0)
+        for i in range(lower, upper):
+            gradient = load(dy, i)
+            xhat = standardized(load(x, i), high, rstd, like.dtype.type(0))
+            a += gradient
+            b += gradient * xhat
+            c += xhat
+        total += np.float64(a)
+        product += np.float64(b)
+        offset += np.float64(c)
+    return total, product, offset
+
+
+@inner
+def weighted_gradient_sums(dy, x, start, stop, gamma, parameter, high, rstd, like):
+    """The same of ``dy * gamma``, with gamma per element from index `parameter` on."""
+    total, product, offset = np.float64(0), np.float64(0), np.float64(0)
+    for lower in range(start, stop, QUICK_BLOCK):
+        n = min(QUICK_BLOCK, stop - lower)
+        of = parameter + lower - start
+        a, b, c = like.dtype.type(0), like.dtype.type(0), like.dtype.type(0)
+        for i in range(n):
+            gradient = load(dy, lower + i) * load(gamma, of + i)
+            xhat = standardized(load(x, lower + i), high, rstd, like.dtype.type(0))
+            a += gradient
+            b += gradient * xhat
+            c += xhat
+        total += np.float64(a)
+        product += np.float64(b)
+        offset += np.float64(c)
+    return total, product, offset
+
+
+@inner
+def add_columns(dy, x, start, n_rows, stride, width, operands, first, sums, at):
+    """Add dy * xhat to sums[at:] and dy to sums[at + TILE:], column by column, four rows a visit.
+
+    Statistics of row k are operands[:3, first + k].
+    """
+    n_fours = n_rows // 4
+    for four in range(n_fours):
+        a = start + 4 * four * stride
+        b = a + stride
+        c = b + stride
+        d = c + stride
+        k = first + 4 * four
+        high_a, rstd_a, low_a = operands[0, k], operands[1, k], operands[2, k]
+        high_b, rstd_b, low_b = operands[0, k + 1], operands[1, k + 1], operands[2, k + 1]
+        high_c, rstd_c, low_c = operands[0, k + 2], operands[1, k + 2], operands[2, k + 2]
+        high_d, rstd_d, low_d = operands[0, k + 3], operands[1, k + 3], operands[2, k + 3]
+        for j in range(width):
+            ga, gb = load(dy, a + j), load(dy, b + j)
+            gc, gd = load(dy, c + j), load(dy, d + j)
+            xa = standardized(load(x, a + j), high_a, rstd_a, low_a)
+            xb = standardized(load(x, b + j), high_b, rstd_b, low_b)
+            xc = standardized(load(x, c + j), high_c, rstd_c, low_c)
+            xd = standardized(load(x, d + j), high_d, rstd_d, low_d)
+            column = np.uintp(at + j)
+            sums[column] += np.float64((ga * xa + gb * xb) + (gc * xc + gd * xd))
+            sums[column + np.uintp(TILE)] += np.float64((ga + gb) + (gc + gd))
+    for row in range(4 * n_fours, n_rows):
+        a = start + row * stride
+        high, rstd, low = operands[0, first + row], operands[1, first + row], operands[2, first + row]
+        for j in range(width):
+            gradient = load(dy, a + j)
+            xhat = standardized(load(x, a + j), high, rstd, low)
+            column = np.uintp(at + j)
+            sums[column] += np.float64(gradient * xhat)
+            sums[column + np.uintp(TILE)] += np.float64(gradient)
+
+
+@inner
+def column_gradient_sums(dy, x, start, n_rows, stride, width, sums, like):
+    """Per column, sums of dy, dy * xhat and xhat in three stretches of TILE; the next two hold high and rstd."""
+    zero = like.dtype.type(0)
+    for k in range(3 * TILE):
+        sums[k] = 0
+    n_fours = n_rows // 4
+    for four in range(n_fours):
+        a = start + 4 * four * stride
+        b = a + stride
+        c = b + stride
+        d = c + stride
+        for j in range(width):
+            column = np.uintp(j)
+            high = like.dtype.type(sums[column + np.uintp(3 * TILE)])
+            rstd = like.dtype.type(sums[column + np.uintp(4 * TILE)])
+            ga, gb = load(dy, a + j), load(dy, b + j)
+            gc, gd = load(dy, c + j), load(dy, d + j)
+            xa = standardized(load(x, a + j), high, rstd, zero)
+            xb = standardized(load(x, b + j), high, rstd, zero)
+            xc = standardized(load(x, c + j), high, rstd, zero)
+            xd = standardized(load(x, d + j), high, rstd, zero)
+            sums[column] += np.float64((ga + gb) + (gc + gd))
+            sums[column + np.uintp(TILE)] += np.float64((ga * xa + gb * xb) + (gc * xc + gd * xd))
+            sums[column + np.uintp(2 * TILE)] += np.float64((xa + xb) + (xc + xd))
+    for row in range(4 * n_fours, n_rows):
+        a = start + row * stride
+        for j in range(width):
+            column = np.uintp(j)
+            high = like.dtype.type(sums[column + np.uintp(3 * TILE)])
+            rstd = like.dtype.type(sums[column + np.uintp(4 * TILE)])
+            gradient = load(dy, a + j)
+            xhat = standardized(load(x, a + j), high, rstd, zero)
+            sums[column] += np.float64(gradient)
+            sums[column + np.uintp(TILE)] += np.float64(gradient * xhat)
+            sums[column + np.uintp(2 * TILE)] += np.float64(xhat)

@@ -1,0 +1,142 @@
+"""Gradients of layer and RMS norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from numbanorm._arrays import place_of
+from numbanorm._axes import Axis, canonicalize_axes
+from numbanorm._dtypes import compute_dtype
+from numbanorm._engine import Scale, checked_scale
+from numbanorm._engine_backward import Gradients, Sets, normalize_backward
+from numbanorm._guests import everywhere
+from numbanorm.norms._checks import axis_parameters
+from numbanorm.norms_backward._checks import checked_gradient, checked_statistic
+
+Array = NDArray[Any]
+
+
+@everywhere
+def layer_norm_backward(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    mean: Any,
+    rstd: Any,
+    *,
+    axis: Axis = -1,
+    eps: float = 1e-5,
+    eps_on: str = "var",
+    out: Any = None,
+) -> Gradients:
+    """Gradient of :func:`numbanorm.layer_norm`.
+
+    With ``xhat = (x - mean) * rstd`` and ``g = dy * gamma``::
+
+        dx = rstd * (g - mean(g) - xhat * mean(g * xhat))    over axis
+        dgamma = sum(dy * xhat), dbeta = sum(dy)             over all other axes
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient with respect to y; floating point, x's shape, taken in x's dtype.
+    x : array_like
+        What the forward normalised.
+    gamma : array_like or None
+        As in the forward.
+    mean, rstd : array_like
+        What the forward returned with ``return_stats=True``; or with the shape of x over the
+        axes that are not in `axis`.
+    axis : int, tuple of int or None
+        As in the forward.
+    eps, eps_on
+        As in the forward; `eps` matters with ``eps_on="std"`` only, where the last term of dx is
+        divided by ``std * rstd``. For a row of equal numbers, where that is 0 / 0, the term is zero.
+    out : array, optional
+        Where to put dx; dy or x itself are allowed.
+
+    Returns
+    -------
+    dx : array
+        With x's shape, dtype and layout.
+    dgamma, dbeta : array or None
+        With the shape of x over `axis`; None without gamma.
+
+    Raises
+    ------
+    TypeError
+        If dy, x or a statistic is not floating point.
+    ValueError
+        If a shape does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> x, gamma = np.array([[1.0, 2.0, 4.0]]), np.ones(3)
+    >>> y, mean, rstd = nn.layer_norm(x, gamma, return_stats=True)
+    >>> dx, dgamma, dbeta = nn.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), x, gamma, mean, rstd)
+    >>> dx.round(3)
+    array([[ 0.229, -0.344,  0.115]])
+    >>> dgamma.round(3), dbeta
+    (array([-1.069,  0.   ,  0.   ]), array([1., 0., 0.]))
+    """
+    scale = checked_scale("layer_norm", eps, eps_on)
+    return _backward(dy, x, gamma, mean, rstd, axis, scale, out)
+
+
+@everywhere
+def rms_norm_backward(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    mean: Any,
+    rstd: Any,
+    *,
+    axis: Axis = -1,
+    out: Any = None,
+) -> Gradients:
+    """Gradient of :func:`numbanorm.rms_norm`.
+
+    With ``xhat = x * rstd`` and ``g = dy * gamma``::
+
+        dx = rstd * (g - xhat * mean(g * xhat)),  dgamma = sum(dy * xhat)
+
+    Parameters and errors are those of :func:`layer_norm_backward`; `mean`, which the forward
+    returns as zeros, is not looked at and may be None.
+
+    Returns
+    -------
+    dx : array
+        With x's shape, dtype and layout.
+    dgamma : array or None
+        With the shape of x over `axis`; None without gamma.
+    dbeta : None
+        So that gradients of all norms unpack alike.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> x, gamma = np.array([3.0, 4.0]), np.ones(2)
+    >>> y, mean, rstd = nn.rms_norm(x, gamma, return_stats=True)
+    >>> dx, dgamma, _ = nn.rms_norm_backward(np.array([1.0, 0.0]), x, gamma, mean, rstd)
+    >>> dx.round(4), dgamma.round(4)
+    (array([ 0.181 , -0.1358]), array([0.8485, 0.    ]))
+    """
+    return _backward(dy, x, gamma, None, rstd, axis, Scale(0.0, use_mean=False), out)
+
+
+def _backward(dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any, axis: Axis, scale: Scale, out: Any) -> Gradients:
+    """A norm whose parameters vary over the axes of its statistics."""
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd)
+    axes = canonicalize_axes(axis, array.ndim)
+    features, gamma, _ = axis_parameters(gamma, None, array.shape, axes)
+    rstd = checked_statistic("rstd", rstd, array.shape, axes)
+    if scale.use_mean:
+        mean = checked_statistic("mean", mean, array.shape, axes)
+    else:
+        mean = place_of(array).zeros(rstd.shape, compute_dtype(array.dtype))
+    has = gamma is not None
+    sets = Sets(axes, features if has else (), dgamma=has, dbeta=has and scale.use_mean)
+    return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, scale, out)
