@@ -47,7 +47,7 @@ def layer_norm(x):
 @pytest.mark.parametrize("n_cols", LENGTHS)
 def test_rows_of_every_tier(n_cols, dtype, rng):
     """Many rows, and too few to fill the device, which are split; aligned, and not."""
-    for n_rows in (3, 200 if n_cols < 100_000 else 70):
+    for n_rows in (3, 70):
         x = as_dtype(rng.standard_normal((n_rows, n_cols)) * 3 + 2, dtype)
         expected = layer_norm(x)
         memory = cp.empty(x.size + 1, x.dtype)
@@ -67,7 +67,7 @@ def test_torch(dtype, rng):
     torch = pytest.importorskip("torch")
     x = torch.from_numpy(rng.standard_normal((64, 1000)) * 3 + 2).to("cuda", getattr(torch, dtype))
     expected = layer_norm(x.double().cpu().numpy())
-    name = np.empty(0, as_dtype(0.0, dtype).dtype).dtype
+    name = as_dtype(0.0, dtype).dtype
     y = nn.layer_norm(x, eps=EPS)
     assert isinstance(y, torch.Tensor)
     assert (y.dtype, y.device) == (x.dtype, x.device)
@@ -140,7 +140,8 @@ CALLS = {
 @pytest.mark.parametrize(("shape", "call"), CALLS.values(), ids=CALLS)
 def test_graphs(shape, call, rng):
     """A captured call computes from what is in x when it is replayed, as often as one likes."""
-    x = cp.asarray(rng.standard_normal(shape), "f4")
+    values = rng.standard_normal(shape).astype("f4")
+    x = cp.asarray(values)
     stream = cp.cuda.Stream(non_blocking=True)
     cp.cuda.runtime.deviceSynchronize()
     with stream:
@@ -150,7 +151,7 @@ def test_graphs(shape, call, rng):
         y = call(x)
         graph = stream.end_capture()
         for k in range(1, 4):
-            x *= np.float32(k)
+            x.set(values * np.float32(k))
             graph.launch(stream)
             replayed = cp.asnumpy(y)
             stream.synchronize()
@@ -160,7 +161,7 @@ def test_graphs(shape, call, rng):
 @pytest.mark.parametrize(("shape", "call"), CALLS.values(), ids=CALLS)
 def test_two_streams(shape, call, rng):
     """Each has its own scratch: nothing of one shows in the other."""
-    inputs = [cp.asarray(rng.standard_normal(shape) * k, "f4") for k in (1, 5)]
+    inputs = [cp.asarray((rng.standard_normal(shape) * k).astype("f4")) for k in (1, 5)]
     expected = [cp.asnumpy(call(x)) for x in inputs]
     streams = [cp.cuda.Stream(non_blocking=True) for _ in inputs]
     cp.cuda.runtime.deviceSynchronize()
@@ -178,14 +179,14 @@ def test_two_streams(shape, call, rng):
 @pytest.mark.parametrize("shape", [(4096, 64), (32, 64, 56, 56), (2, 8, 256, 256)], ids=str)
 def test_two_threads_on_the_null_stream(shape, rng):
     """Batch norm in training, whose launches hand statistics to one another, at once."""
-    inputs = [cp.asarray(rng.standard_normal(shape) * k + k, "f4") for k in (1, 7)]
+    inputs = [cp.asarray((rng.standard_normal(shape) * k + k).astype("f4")) for k in (1, 7)]
 
     def train(x):
         def call():
-            running = cp.zeros(shape[1], "f4"), cp.ones(shape[1], "f4")
-            ones = cp.ones(shape[1], "f4")
-            results = [nn.batch_norm(x, *running, ones, None, training=True, eps=EPS) for _ in range(50)]
-            return cp.asnumpy(results[0]), cp.asnumpy(running[0]), all(bool((y == results[0]).all()) for y in results)
+            running = cp.zeros(shape[1], "f4"), cp.zeros(shape[1], "f4")
+            results = [nn.batch_norm(x, None, None, *running, training=True, eps=EPS) for _ in range(20)]
+            first, *others = map(cp.asnumpy, results)
+            return first, cp.asnumpy(running[0]), all(np.array_equal(y, first) for y in others)
 
         return call
 
