@@ -1,38 +1,41 @@
 """All that only a GPU can tell, in one command: ``python tools/gpu_check.py``.
 
-On a machine with a CUDA device it runs the tests on it, a few of them under
-``compute-sanitizer`` where that is on PATH, then the benchmarks beside torch,
-torch.compile and CuPy, and writes ``benchmarks_gpu/<device>-<date>.json`` and ``.md``. It ends within
-``--minutes``: each part has its share, results are written as they come, and what was left
-out is listed. Times are medians of CUDA events with the L2 flushed before each call.
+On a machine with a CUDA device it compiles the kernels in many processes, runs the tests on
+the device, a few of them under ``compute-sanitizer`` where that is, then the benchmarks
+beside torch, torch.compile and CuPy, and writes ``benchmarks_gpu/<device>-<date>.json`` and
+``.md``. It ends within ``--minutes``: each part has its share, results are written as they come,
+and what was left out is listed. Each test file and each operation is a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import os
-import shutil
-import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))
-from gpu_cases import Case, Operands, cases
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import gpu_parts
+from gpu_bench import LOST, chosen
+from gpu_cases import TABLE, cases
 from gpu_report import rates, write
 
 ROOT = Path(__file__).parents[1]
-#: Shares of the time: device arrays, NumPy arrays through the device, sanitizer; benchmarks take what is left.
-TEST_SHARES = {"tests/device": 0.15, "the suite with the cuda backend": 0.25, "compute-sanitizer": 0.1}
+TOOLS = Path(__file__).parent
+
+#: Shares of the time; benchmarks take what is left.
+COMPILING, TESTS, SANITIZER = 0.2, 0.35, 0.1
 PACKAGES = (
     "numbanorm",
     "numpy",
@@ -43,12 +46,16 @@ PACKAGES = (
     "cupy-cuda13x",
     "cupy-cuda12x",
     "torch",
+    "triton",
 )
-FLUSH_BYTES = 256 << 20
-#: Numbers that are made; odd, so that rows and channels differ.
-NOISE = (1 << 20) + 7
-#: A result further from torch's than this is wrong, and gets no time.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+#: Seconds that a process is given to end after its last case began, and that are kept for writing results.
+GRACE, RESERVE = 10, 5
+#: Seconds of a process of benchmarks: a call that hangs costs the others no more.
+MOST = 80
+NO_COMPILER = """a kernel cannot be compiled here, so nothing can run:
+{}
+Numba needs libnvvm, and cuda.core needs libnvJitLink: pip install "cuda-toolkit[nvvm,nvjitlink]", or a CUDA toolkit
+in /usr/local/cuda or where CUDA_HOME says."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,25 +72,43 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it all; the exit status says whether tests failed (1) or there is no device (2)."""
+    """Run it all; the exit status says whether something failed (1) or it cannot run here (2)."""
     options = parse(arguments)
-    deadline = time.monotonic() + 60 * options.minutes
+    start, seconds = time.monotonic(), 60 * options.minutes
+    os.environ.update(gpu_parts.environment())
     missing = import_module("numbanorm.backends.cuda").availability()
     if missing:
         print(f"gpu_check needs a CUDA device: {missing}", file=sys.stderr)
         return 2
-    from rich.console import Console
-
-    console = Console()
     report: dict[str, Any] = {"facts": facts(), "tests": [], "benchmarks": [], "left out": []}
+    compiling = gpu_parts.run_part("a first kernel", compile_command(report["facts"], "--most", "1"), 60)
+    if compiling["failed"]:
+        print(NO_COMPILER.format("\n".join(compiling["output"])), file=sys.stderr)
+        return 2
+    compiling = {"kernels": compile_command(report["facts"])}
+    report["tests"] += gpu_parts.run_parts(compiling, seconds * COMPILING)
     if options.only != "benchmarks":
-        run_tests(report, 60 * options.minutes, console)
+        report["tests"] += gpu_parts.run_parts(gpu_parts.test_commands(), seconds * TESTS)
+        write(report, options.folder)
+        report["tests"] += gpu_parts.run_parts(gpu_parts.sanitizer_commands(), seconds * SANITIZER)
         write(report, options.folder)
     if options.only != "tests":
-        Benchmarks(report, deadline, options).run(console)
+        benchmark(report, start + seconds, options)
     for path in write(report, options.folder):
-        console.print(f"wrote {path}")
-    return int(any(part["failed"] for part in report["tests"]))
+        print(f"wrote {path}")
+    return int(failed(report))
+
+
+def failed(report: dict[str, Any]) -> bool:
+    """Whether a part did not pass, or numbanorm did not do a case, or not rightly."""
+    rows = report["benchmarks"]
+    wrong = any("problem" in row or "problem" in row["libraries"].get("numbanorm", {}) for row in rows)
+    return wrong or any(part["failed"] for part in report["tests"])
+
+
+def compile_command(found: dict[str, str], *more: str) -> list[str]:
+    """For this device's compute capability."""
+    return [sys.executable, str(TOOLS / "gpu_kernels.py"), *found["compute capability"].split("."), *more]
 
 
 def facts() -> dict[str, str]:
@@ -96,10 +121,12 @@ def facts() -> dict[str, str]:
         "date": datetime.date.today().isoformat(),
         "memory": f"{properties['totalGlobalMem'] / 2**30:.0f} GiB",
         "multiprocessors": str(properties["multiProcessorCount"]),
+        "compute capability": f"{properties['major']}.{properties['minor']}",
         "CUDA of the driver": f"{driver // 1000}.{driver % 1000 // 10}",
         "driver": _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]),
         "commit": _output(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]),
         "python": sys.version.split()[0],
+        "compute-sanitizer": "here" if gpu_parts.sanitizer_commands() else "not here, so not run",
     }
     for package in PACKAGES:
         try:
@@ -117,186 +144,58 @@ def _output(command: list[str]) -> str:
     return lines[0].strip() if lines else "unknown"
 
 
-def test_commands() -> dict[str, list[str]]:
-    """The commands of the parts that can run here, by name."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header"]
-    suite = ["tests/norms", "tests/layers", "tests/test_stats.py", "tests/test_moments.py", "tests/test_reduction.py"]
-    commands = {
-        "tests/device": [*pytest, "tests/device"],
-        "the suite with the cuda backend": [*pytest, "-k", "cuda", *suite],
-    }
-    sanitizer = shutil.which("compute-sanitizer")
-    if sanitizer:
-        few = ["tests/device/test_norms.py", "-k", "test_values_in_every_layout and float32"]
-        commands["compute-sanitizer"] = [sanitizer, "--error-exitcode", "77", *pytest, *few]
-    return commands
+def benchmark(report: dict[str, Any], deadline: float, options: argparse.Namespace) -> None:
+    """Every operation; then, while there is time, compiled by torch, which takes seconds a case."""
+    deadline -= RESERVE
+    rows, part = bench_rows(["--copy"], deadline - time.monotonic())
+    if not rows:
+        report["tests"].append(part)
+        return
+    report["copy GB/s"] = rows[0]["copy GB/s"]
+    print(f"copy: {report['copy GB/s']:.0f} GB/s")
+    least = {case.name: case.least_bytes for case in cases()}
+    by_case: dict[str, dict[str, Any]] = {}
+    for compiled in (False, True) if find_spec("torch") else (False,):
+        for operation, _ in TABLE:
+            for row in rows_of(operation.name, compiled, report, deadline, options.match):
+                for found in row["libraries"].values():
+                    if "us" in found:
+                        found.update(rates(least[row["case"]], found["us"], report["copy GB/s"]))
+                if row["case"] in by_case:
+                    by_case[row["case"]]["libraries"].update(row["libraries"])
+                else:
+                    by_case[row["case"]] = row
+            report["benchmarks"] = list(by_case.values())
+            write(report, options.folder)
 
 
-def run_tests(report: dict[str, Any], seconds: float, console: Any) -> None:
-    """Each part within its share of the time; the last lines of what failed are kept."""
-    environment = {**os.environ, "NUMBANORM_TEST_DEVICE": "cuda"}
-    for name, command in test_commands().items():
-        start = time.monotonic()
-        with console.status(name):
-            try:
-                done = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=seconds * TEST_SHARES[name],
-                    check=False,
-                )
-                status, output = done.returncode, done.stdout + done.stderr
-            except subprocess.TimeoutExpired as expired:
-                status, output = -1, (expired.stdout or b"").decode(errors="replace") + "\nout of time"
-        lines = [line for line in output.strip().splitlines() if line.strip()] or ["no output"]
-        report["tests"].append(
-            {
-                "name": name,
-                "failed": status > 0,
-                "result": lines[-1].strip(" ="),
-                "seconds": time.monotonic() - start,
-                "output": lines[-60:] if status else [],
-            }
-        )
-        console.print(f"{name}: {report['tests'][-1]['result']}")
+def rows_of(name: str, compiled: bool, report: dict[str, Any], deadline: float, match: str) -> list[dict[str, Any]]:
+    """An operation's rows. Where a process ended early, the next one goes on after the case that ended it."""
+    wanted = chosen(name, match)
+    found: list[dict[str, Any]] = []
+    more = ["--operation", name, "--match", match, *(["--compiled"] if compiled else [])]
+    while len(found) < len(wanted) and deadline - time.monotonic() > 2 * GRACE:
+        seconds = min(deadline - time.monotonic(), MOST)
+        rows, part = bench_rows([*more, "--skip", str(len(found))], seconds)
+        found += rows
+        if part["failed"] and part["status"] != LOST and len(found) < len(wanted):
+            problem = {"problem": f"{part['state']}: {part['result']}"[:300]}
+            row = {"case": wanted[len(found)].name, "libraries": {}}
+            found.append({**row, "libraries": {"torch.compile": problem}} if compiled else {**row, **problem})
+    kind = "torch.compile of " if compiled else ""
+    report["left out"] += [kind + case.name for case in wanted[len(found) :]]
+    print(f"{kind}{name}: {len(found)} of {len(wanted)} cases", flush=True)
+    return found
 
 
-class Benchmarks:
-    """The benchmarks of one run."""
-
-    def __init__(self, report: dict[str, Any], deadline: float, options: argparse.Namespace) -> None:
-        self.report, self.deadline, self.folder = report, deadline, options.folder
-        self.cases = [case for case in cases() if options.match in case.name]
-        self.modules = {name: _module(name) for name in ("numbanorm", "cupy", "torch")}
-        self.cupy = self.modules["cupy"]
-        self.flush = self.cupy.empty(FLUSH_BYTES, "u1")
-        noise = np.random.default_rng(0).standard_normal(NOISE, np.float32) * np.float32(2) + np.float32(1)
-        halves = noise.astype(import_module("ml_dtypes").bfloat16).view(np.uint16)
-        self.noise = {"float32": self.cupy.asarray(noise), "bfloat16": self.cupy.asarray(halves)}
-        self.copy = 0.0
-
-    def run(self, console: Any) -> None:
-        """Every case in every library; then, while there is time, compiled by torch, which takes seconds a case."""
-        from rich.progress import track
-
-        self.copy = self.report["copy GB/s"] = self._copy_bandwidth()
-        console.print(f"copy: {self.copy:.0f} GB/s")
-        for case in track(self.cases, "benchmarks", console=console):
-            row: dict[str, Any] = {"case": case.name, "libraries": {}}
-            if self._time_is_up(20):
-                self.report["left out"].append(case.name)
-                continue
-            if self._is_right(row, case):
-                for library in ("numbanorm", "torch", "cupy"):
-                    self._measure(row, case, library)
-            self.report["benchmarks"].append(row)
-            write(self.report, self.folder)
-        if self.modules["torch"]:
-            for case, row in zip(self.cases, list(self.report["benchmarks"]), strict=False):
-                if self._time_is_up(40):
-                    self.report["left out"].append(f"torch.compile from {case.name} on")
-                    break
-                self._measure(row, case, "torch.compile")
-                write(self.report, self.folder)
-
-    def _is_right(self, row: dict[str, Any], case: Case) -> bool:
-        """Whether numbanorm agrees with torch, where there is torch to ask."""
-        if self.modules["torch"] is None:
-            return True
-        try:
-            row["difference from torch"] = self._difference(case)
-        except Exception as problem:
-            row["problem"] = f"{type(problem).__name__}: {problem}"[:300]
-            return False
-        return bool(row["difference from torch"] <= TOLERANCE[case.dtype])
-
-    def _time_is_up(self, reserve: float) -> bool:
-        return time.monotonic() + reserve > self.deadline
-
-    def _measure(self, row: dict[str, Any], case: Case, library: str) -> None:
-        """One library's time of a case, or why there is none."""
-        base = library.partition(".")[0]
-        module, function = self.modules[base], getattr(case.operation, base)
-        if module is None or function is None:
-            return
-        try:
-            operands = self._operands(case)
-            if base == "torch":
-                operands = Operands(*map(_as_torch, operands))
-            call = lambda: function(module, operands)  # noqa: E731
-            if library == "torch.compile":
-                compiled = module.compile(function)
-                call = lambda: compiled(module, operands)  # noqa: E731
-            microseconds, host = self._time(call)
-        except Exception as problem:
-            row["libraries"][library] = {"problem": f"{type(problem).__name__}: {problem}"[:300]}
-            return
-        found = {"us": round(microseconds, 2), "host us": round(host, 2)}
-        row["libraries"][library] = {**found, **rates(case.least_bytes, microseconds, self.copy)}
-
-    def _operands(self, case: Case) -> Operands:
-        """The same noise, mean 1 and std 2, repeated; made on the host so that CuPy need not compile for it."""
-        n = prod(case.shape)
-        x = self.cupy.tile(self.noise[case.dtype], -(-n // NOISE))[:n].reshape(case.shape)
-        if case.dtype == "bfloat16":
-            x = x.view(import_module("ml_dtypes").bfloat16)
-        values = (np.full(case.channels, value, np.float32) for value in (1.5, 0.25, 1.0, 4.0))
-        return Operands(x, *map(self.cupy.asarray, values))
-
-    def _difference(self, case: Case) -> float:
-        """Largest difference of numbanorm's result from torch's."""
-        torch, operands = self.modules["torch"], self._operands(case)
-        ours = case.operation.numbanorm(self.modules["numbanorm"], operands)
-        theirs = case.operation.torch(torch, Operands(*map(_as_torch, self._operands(case))))
-        if isinstance(ours, tuple):
-            ours, theirs = ours[1], theirs[1]  # variances
-        return float((_as_torch(ours).float() - theirs.float()).abs().max())
-
-    def _time(self, call: Callable[[], Any]) -> tuple[float, float]:
-        """Median microseconds on the device from a cold L2, and the host's microseconds a call."""
-        cuda = self.cupy.cuda
-        for _ in range(3):
-            call()
-        cuda.get_current_stream().synchronize()
-        n = 20
-        events = [(cuda.Event(), cuda.Event()) for _ in range(n)]
-        for start, stop in events:
-            self.flush.data.memset_async(0, FLUSH_BYTES)  # and the device is busy until the call is queued
-            start.record()
-            call()
-            stop.record()
-        cuda.get_current_stream().synchronize()
-        microseconds = statistics.median(cuda.get_elapsed_time(*pair) * 1e3 for pair in events)
-        begin = time.perf_counter()
-        for _ in range(n):
-            call()
-        host = (time.perf_counter() - begin) / n * 1e6
-        cuda.get_current_stream().synchronize()
-        return microseconds, host
-
-    def _copy_bandwidth(self) -> float:
-        """GB/s of a device-to-device copy of 1 GiB, bytes read and written."""
-        source, target = (self.cupy.zeros(1 << 30, "u1") for _ in range(2))
-        call = lambda: target.data.copy_from_device_async(source.data, source.nbytes)  # noqa: E731
-        return 2 * source.nbytes / self._time(call)[0] / 1e3
-
-
-def _module(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        return None
-
-
-def _as_torch(array: Any) -> Any:
-    """A CuPy array's memory as a tensor."""
-    torch = import_module("torch")
-    if array.dtype.name == "bfloat16":
-        return torch.from_dlpack(array.view("i2")).view(torch.bfloat16)
-    return torch.from_dlpack(array)
+def bench_rows(arguments: list[str], seconds: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What a process of benchmarks wrote, whole or not, and how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rows")
+        command = [sys.executable, str(TOOLS / "gpu_bench.py"), str(path), "--seconds", f"{seconds - GRACE:.1f}"]
+        part = gpu_parts.run_part("benchmarks", [*command, *arguments], seconds)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")], part
 
 
 if __name__ == "__main__":

@@ -34,8 +34,10 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [f"# {report['facts']['device']}, {report['facts']['date']}", ""]
     lines += [f"- {name}: {fact}" for name, fact in report["facts"].items()]
     lines += [f"- copy bandwidth: {report['copy GB/s']:.0f} GB/s"] if report.get("copy GB/s") else []
-    lines += ["", "| tests | result | seconds |", "|---|---|---|"]
-    lines += [f"| {part['name']} | {part['result']} | {part['seconds']:.0f} |" for part in report["tests"]]
+    lines += ["", "| tests | state | result | seconds |", "|---|---|---|---|"]
+    for part in report["tests"]:
+        cells = part["name"], part["state"], part["result"].replace("|", "/"), f"{part['seconds']:.0f}"
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *_benchmarks(report["benchmarks"])]
     if report["left out"]:
         lines += ["", f"Not measured, because time was up: {', '.join(report['left out'])}."]
