@@ -44,7 +44,9 @@ def norm_rows_backward(
 ) -> None:
     """Gradients of :func:`norm_rows`: x (n_rows, n_cols), one parameter per column, or one for all."""
     target = dx.reshape(*x.shape, 1) if dx.size else dx
-    norm_groups_backward(dy[:, :, None], x[:, :, None], gamma, mean, rstd, std_eps, ddof, use_mean, target, dgamma, dbeta)
+    norm_groups_backward(
+        dy[:, :, None], x[:, :, None], gamma, mean, rstd, std_eps, ddof, use_mean, target, dgamma, dbeta
+    )
 
 
 def norm_groups_backward(
