@@ -18,13 +18,16 @@ def test_the_two_commands_come_first():
     assert len(README.splitlines()) <= 120
 
 
-def test_the_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_examples_run():
+    code, training = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {}
     exec(code, names)
     assert names["y"].shape == names["x"].shape
     assert np.isfinite(names["y"]).all()
     assert names["bn"].num_batches_tracked == 1
+    exec(training, names)
+    assert names["dx"].shape == names["x"].shape
+    assert set(names["bn"].grad) == {"gamma", "beta"}
 
 
 def test_every_norm_is_in_the_table():

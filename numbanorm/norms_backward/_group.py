@@ -184,7 +184,8 @@ def _per_group(name: str, value: Any, x: Array, axis: int, shape: tuple[int, ...
     full = tuple(n if i in (axis, sample) else 1 for i, n in enumerate(x.shape))
     if statistic.shape == full:
         spread = statistic.reshape(*full[:axis], *shape[axis : axis + 2], *full[axis + 1 :])
-        return checked_statistic(name, spread.take([0], axis + 1), shape, reduced)
+        first = (slice(None),) * (axis + 1) + (slice(1),)
+        return checked_statistic(name, spread[first], shape, reduced)
     try:
         return checked_statistic(name, statistic, shape, reduced)
     except ShapeError:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from numbanorm._dtypes import compute_dtype
 from numbanorm.backends import cpu, reference
+from numbanorm.backends.cpu import _stream
 from tests import oracle
 from tests.oracle import as_dtype
 
@@ -93,6 +94,8 @@ LARGE = [
     ("norm_channels_backward", (5000, 5, 1), (0, 2), 5),
     ("norm_channels_backward", (3, 2, 70_000), (0, 2), 2),
     ("norm_channels_backward", (90, 1300, 1), (0, 2), 1300),
+    ("norm_channels_backward", (700, 1300, 1), (0, 2), 1300),
+    ("norm_channels_backward", (20, 70, 49), (0, 2), 70),
     ("norm_channels_backward", (2000, 3, 4), (0, 2), 3),
 ]
 
@@ -126,3 +129,40 @@ def test_dx_may_be_the_memory_of_dy_or_x():
                 getattr(cpu, launcher)(*inputs, *rest, 0.0, 0.0, flag, *outputs)
                 for actual, wanted in zip(outputs, expected, strict=True):
                     np.testing.assert_allclose(actual, wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    ("launcher", "shape", "axes"),
+    [
+        ("norm_rows_backward", (64, 1001), (1,)),
+        ("norm_rows_backward", (2, 70_001), (1,)),
+        ("norm_groups_backward", (40, 3, 501), (1, 2)),
+        ("norm_channels_backward", (3, 70, 501), (0, 2)),
+    ],
+)
+@pytest.mark.parametrize("dtype", oracle.FLOATS)
+def test_streaming_gives_the_same_bits(launcher, shape, axes, dtype, monkeypatch):
+    n = shape[1] if launcher != "norm_groups_backward" else 3
+    arrays = operands(shape, axes, n, dtype, 0)
+    results = []
+    for bytes_of in (1 << 60, 1):
+        monkeypatch.setattr(_stream, "STREAM_BYTES", bytes_of)
+        memory = np.full(arrays[1].size + 1, np.nan, arrays[1].dtype)
+        dx = memory[1:].reshape(shape)  # lines do not begin where rows do
+        outputs = dx, np.empty(n, arrays[2].dtype), np.empty(n, arrays[2].dtype)
+        getattr(cpu, launcher)(*arrays, 0.0, 0.0, True, *outputs)
+        results.append(outputs)
+        assert np.isnan(memory[0])
+    for plain, streamed in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, streamed)
+
+
+def test_an_infinite_x_in_evaluation_leaves_dx_finite():
+    for shape in ((6, 3, 40), (6, 3, 1), (3000, 70, 1)):
+        dy, x, *rest = operands(shape, (0, 2), shape[1], "float32", 0)
+        x = x.copy()
+        x[0, 0, 0] = np.inf
+        dx = np.empty(shape, "f4")
+        cpu.norm_channels_backward(dy, x, *rest, 0.0, 0.0, True, dx, np.empty(0, "f4"), np.empty(0, "f4"))
+        assert np.isfinite(dx).all()

@@ -22,12 +22,13 @@ from numbanorm.backends.cpu._write_backward import (
     set_operands,
     write_column_gradients,
     write_row_gradients,
+    write_scaled_columns,
     write_segment_gradients,
 )
 
 
 @kernel
-def rows_kernel(part, n_parts, dy, x, n_cols, batch, gamma, mean, rstd, scale, dx, sums):
+def rows_kernel(part, n_parts, dy, x, n_cols, batch, gamma, mean, rstd, scale, dx, past_caches, sums):
     """A batch of rows at a time: their sums, their share of dgamma and dbeta, their dx.
 
     `sums` holds for each part and each tile of columns two stretches of TILE, or nothing.
@@ -36,6 +37,7 @@ def rows_kernel(part, n_parts, dy, x, n_cols, batch, gamma, mean, rstd, scale, d
     n_tiles = -(-n_cols // TILE)
     last = n_rows * (part + 1) // n_parts
     operands = np.empty((6, batch), gamma.dtype)
+    short = np.empty(2 * TILE, gamma.dtype)
     one = gamma.dtype.type(1)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
@@ -50,9 +52,9 @@ def rows_kernel(part, n_parts, dy, x, n_cols, batch, gamma, mean, rstd, scale, d
                 lower = tile * TILE
                 at = 2 * TILE * (part * n_tiles + tile)
                 width = min(TILE, n_cols - lower)
-                add_columns(dy, x, start + lower, n, n_cols, width, operands, 0, sums, at)
+                add_columns(dy, x, start + lower, n, n_cols, width, operands, 0, short, sums, at)
         if dx.size:
-            write_row_gradients(dy, x, start, n, n_cols, n_cols, operands, 0, gamma, 0, dx)
+            write_row_gradients(dy, x, start, n, n_cols, n_cols, operands, 0, gamma, 0, dx, past_caches)
     settle()
 
 
@@ -72,11 +74,12 @@ def row_sums_kernel(part, n_parts, dy, x, n_cols, n_splits, gamma, mean, rstd, s
 
 
 @kernel
-def row_gradients_kernel(part, n_parts, dy, x, n_cols, width, batch, gamma, operands, dx, dgamma, dbeta):
+def row_gradients_kernel(part, n_parts, dy, x, n_cols, width, batch, gamma, operands, dx, past_caches, dgamma, dbeta):
     """Unit = a tile of columns of all rows, whose dgamma and dbeta are then complete."""
     n_rows = x.size // n_cols
     n_units = -(-n_cols // width)
     sums = np.empty(2 * TILE)
+    short = np.empty(2 * TILE, gamma.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         lower = unit * width
         n = min(width, n_cols - lower)
@@ -85,9 +88,9 @@ def row_gradients_kernel(part, n_parts, dy, x, n_cols, width, batch, gamma, oper
             n_some = min(batch, n_rows - row)
             start = row * n_cols + lower
             if dgamma.size or dbeta.size:
-                add_columns(dy, x, start, n_some, n_cols, n, operands, row, sums, 0)
+                add_columns(dy, x, start, n_some, n_cols, n, operands, row, short, sums, 0)
             if dx.size:
-                write_row_gradients(dy, x, start, n_some, n_cols, n, operands, row, gamma, lower, dx)
+                write_row_gradients(dy, x, start, n_some, n_cols, n, operands, row, gamma, lower, dx, past_caches)
         for j in range(n):
             if dgamma.size:
                 dgamma[lower + j] = sums[j]
@@ -97,7 +100,7 @@ def row_gradients_kernel(part, n_parts, dy, x, n_cols, width, batch, gamma, oper
 
 
 @kernel
-def groups_kernel(part, n_parts, dy, x, n_inner, n_channels, batch, gamma, mean, rstd, scale, dx, sums):
+def groups_kernel(part, n_parts, dy, x, n_inner, n_channels, batch, gamma, mean, rstd, scale, dx, past_caches, sums):
     """A batch of rows at a time; `sums` (2, segments) is for dgamma and dbeta, one of each per segment."""
     n_cols = n_inner * n_channels
     n_rows = x.size // n_cols
@@ -126,7 +129,7 @@ def groups_kernel(part, n_parts, dy, x, n_inner, n_channels, batch, gamma, mean,
                     sums[0, segment] = segments[1, c] - low * segments[0, c]
                     sums[1, segment] = segments[0, c]
         if dx.size:
-            write_segment_gradients(dy, x, row * n_cols, n * n_channels, n_inner, operands, 1, dx)
+            write_segment_gradients(dy, x, row * n_cols, n * n_channels, n_inner, operands, 0, dx, past_caches)
     settle()
 
 
@@ -144,7 +147,7 @@ def segment_sums_kernel(part, n_parts, dy, x, n_inner, n_splits, mean, rstd, lik
 
 
 @kernel
-def segment_gradients_kernel(part, n_parts, dy, x, n_inner, n_splits, operands, dx):
+def segment_gradients_kernel(part, n_parts, dy, x, n_inner, n_splits, operands, dx, past_caches):
     """Unit = one of the n_splits pieces of a segment; operands are cyclic."""
     n_units = x.size // n_inner * n_splits
     n_operands = operands.shape[1]
@@ -153,12 +156,12 @@ def segment_gradients_kernel(part, n_parts, dy, x, n_inner, n_splits, operands, 
         lower = n_inner * piece // n_splits
         length = n_inner * (piece + 1) // n_splits - lower
         first = segment % n_operands
-        write_segment_gradients(dy, x, segment * n_inner + lower, 1, length, operands[:, first : first + 1], 0, dx)
+        write_segment_gradients(dy, x, segment * n_inner + lower, 1, length, operands, first, dx, past_caches)
     settle()
 
 
 @kernel
-def channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd, scale, dx, sums):
+def channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd, scale, dx, past_caches, sums):
     """Unit = a block of neighbouring channels that stay in cache together; `sums` (2, channels)."""
     n, n_channels, n_inner = shape
     n_blocks = -(-n_channels // block)
@@ -188,7 +191,7 @@ def channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd, scale
         if dx.size:
             for i in range(n):
                 start = (i * n_channels + first) * n_inner
-                write_segment_gradients(dy, x, start, width, n_inner, operands, 1, dx)
+                write_segment_gradients(dy, x, start, width, n_inner, operands, 0, dx, past_caches)
     settle()
 
 
@@ -197,19 +200,20 @@ def column_sums_kernel(part, n_parts, dy, x, n_cols, n_tiles, n_chunks, mean, rs
     """Unit = a chunk of the rows of one tile of columns; sums (chunk, 3, column)."""
     n_rows = x.size // n_cols
     n_units = n_tiles * n_chunks
-    of_tile = np.empty(5 * TILE)
+    of_tile = np.empty((3, TILE))
+    short = np.empty(5 * TILE, like.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_cols * tile // n_tiles
         width = n_cols * (tile + 1) // n_tiles - lower
         row, last = n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks
         for j in range(width):
-            of_tile[3 * TILE + j] = load(mean, lower + j)
-            of_tile[4 * TILE + j] = load(rstd, lower + j)
-        column_gradient_sums(dy, x, row * n_cols + lower, last - row, n_cols, width, of_tile, like)
+            short[3 * TILE + j] = load(mean, lower + j)
+            short[4 * TILE + j] = load(rstd, lower + j)
+        column_gradient_sums(dy, x, row * n_cols + lower, last - row, n_cols, width, short, of_tile)
         for j in range(width):
             for i in range(3):
-                sums[chunk, i, lower + j] = of_tile[i * TILE + j]
+                sums[chunk, i, lower + j] = of_tile[i, j]
 
 
 @kernel
@@ -227,4 +231,47 @@ def column_gradients_kernel(part, n_parts, dy, x, n_cols, n_tiles, n_chunks, ope
             for j in range(width):
                 of_tile[i * TILE + j] = operands[i, lower + j]
         write_column_gradients(dy, x, row * n_cols + lower, last - row, n_cols, width, of_tile, dx)
+    settle()
+
+
+@kernel
+def column_channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd, scale, fixed, dx, sums):
+    """Unit = a block of channels whose columns stay in cache; `sums` (2, channels)."""
+    n, n_channels, n_inner = shape
+    n_cols = n_channels * n_inner
+    n_blocks = -(-n_channels // block)
+    count = np.float64(n) * np.float64(n_inner)
+    of_columns = np.empty((3, TILE))
+    short = np.empty(6 * TILE, gamma.dtype)
+    operands = np.empty((6, 1), gamma.dtype)
+    for unit in range(n_blocks * part // n_parts, n_blocks * (part + 1) // n_parts):
+        first = unit * block
+        n_some = min(block, n_channels - first)
+        width = n_some * n_inner
+        start = first * n_inner
+        for k in range(n_some):
+            for j in range(k * n_inner, (k + 1) * n_inner):
+                short[3 * TILE + j] = load(mean, first + k)
+                short[4 * TILE + j] = load(rstd, first + k)
+        column_gradient_sums(dy, x, start, n, n_cols, width, short, of_columns)
+        for k in range(n_some):
+            total, product, offset = np.float64(0), np.float64(0), np.float64(0)
+            for j in range(k * n_inner, (k + 1) * n_inner):
+                total += of_columns[0, j]
+                product += of_columns[1, j]
+                offset += of_columns[2, j]
+            factor = load(gamma, (first + k) % gamma.size)
+            weight = np.float64(factor)
+            weighted = total * weight, product * weight, offset
+            high = gamma.dtype.type(load(mean, first + k))
+            low = set_operands(0, count, weighted, high, load(rstd, first + k), factor, scale, operands)
+            sums[0, first + k] = product - (np.float64(0) if fixed else low * total)
+            sums[1, first + k] = total
+            for i in range(6):
+                for j in range(k * n_inner, (k + 1) * n_inner):
+                    short[i * TILE + j] = operands[i, 0]
+        if dx.size and fixed:
+            write_scaled_columns(dy, start, n, n_cols, width, short, dx)
+        elif dx.size:
+            write_column_gradients(dy, x, start, n, n_cols, width, short, dx)
     settle()

@@ -15,7 +15,7 @@ import numpy as np
 
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, inner
-from numbanorm.backends.cpu._launch import QUICK_BLOCK, TILE
+from numbanorm.backends.cpu._launch import BATCH, QUICK_BLOCK, TILE
 
 
 @exact
@@ -64,11 +64,14 @@ def weighted_gradient_sums(dy, x, start, stop, gamma, parameter, high, rstd, lik
 
 
 @inner
-def add_columns(dy, x, start, n_rows, stride, width, operands, first, sums, at):
+def add_columns(dy, x, start, n_rows, stride, width, operands, first, short, sums, at):
     """Add dy * xhat to sums[at:] and dy to sums[at + TILE:], column by column, four rows a visit.
 
-    Statistics of row k are operands[:3, first + k].
+    Statistics of row k are operands[:3, first + k]. `short` is scratch for the sums of these
+    rows, at most BATCH, in the compute dtype.
     """
+    for k in range(2 * TILE):
+        short[k] = 0
     n_fours = n_rows // 4
     for four in range(n_fours):
         a = start + 4 * four * stride
@@ -87,53 +90,63 @@ def add_columns(dy, x, start, n_rows, stride, width, operands, first, sums, at):
             xb = standardized(load(x, b + j), high_b, rstd_b, low_b)
             xc = standardized(load(x, c + j), high_c, rstd_c, low_c)
             xd = standardized(load(x, d + j), high_d, rstd_d, low_d)
-            column = np.uintp(at + j)
-            sums[column] += np.float64((ga * xa + gb * xb) + (gc * xc + gd * xd))
-            sums[column + np.uintp(TILE)] += np.float64((ga + gb) + (gc + gd))
+            column = np.uintp(j)
+            short[column] += (ga * xa + gb * xb) + (gc * xc + gd * xd)
+            short[column + np.uintp(TILE)] += (ga + gb) + (gc + gd)
     for row in range(4 * n_fours, n_rows):
         a = start + row * stride
         high, rstd, low = operands[0, first + row], operands[1, first + row], operands[2, first + row]
         for j in range(width):
             gradient = load(dy, a + j)
-            xhat = standardized(load(x, a + j), high, rstd, low)
-            column = np.uintp(at + j)
-            sums[column] += np.float64(gradient * xhat)
-            sums[column + np.uintp(TILE)] += np.float64(gradient)
+            column = np.uintp(j)
+            short[column] += gradient * standardized(load(x, a + j), high, rstd, low)
+            short[column + np.uintp(TILE)] += gradient
+    for j in range(width):
+        column = np.uintp(at + j)
+        sums[column] += np.float64(short[np.uintp(j)])
+        sums[column + np.uintp(TILE)] += np.float64(short[np.uintp(TILE + j)])
 
 
 @inner
-def column_gradient_sums(dy, x, start, n_rows, stride, width, sums, like):
-    """Per column, sums of dy, dy * xhat and xhat in three stretches of TILE; the next two hold high and rstd."""
-    zero = like.dtype.type(0)
-    for k in range(3 * TILE):
-        sums[k] = 0
-    n_fours = n_rows // 4
-    for four in range(n_fours):
-        a = start + 4 * four * stride
-        b = a + stride
-        c = b + stride
-        d = c + stride
-        for j in range(width):
-            column = np.uintp(j)
-            high = like.dtype.type(sums[column + np.uintp(3 * TILE)])
-            rstd = like.dtype.type(sums[column + np.uintp(4 * TILE)])
-            ga, gb = load(dy, a + j), load(dy, b + j)
-            gc, gd = load(dy, c + j), load(dy, d + j)
-            xa = standardized(load(x, a + j), high, rstd, zero)
-            xb = standardized(load(x, b + j), high, rstd, zero)
-            xc = standardized(load(x, c + j), high, rstd, zero)
-            xd = standardized(load(x, d + j), high, rstd, zero)
-            sums[column] += np.float64((ga + gb) + (gc + gd))
-            sums[column + np.uintp(TILE)] += np.float64((ga * xa + gb * xb) + (gc * xc + gd * xd))
-            sums[column + np.uintp(2 * TILE)] += np.float64((xa + xb) + (xc + xd))
-    for row in range(4 * n_fours, n_rows):
-        a = start + row * stride
-        for j in range(width):
-            column = np.uintp(j)
-            high = like.dtype.type(sums[column + np.uintp(3 * TILE)])
-            rstd = like.dtype.type(sums[column + np.uintp(4 * TILE)])
-            gradient = load(dy, a + j)
-            xhat = standardized(load(x, a + j), high, rstd, zero)
-            sums[column] += np.float64(gradient)
-            sums[column + np.uintp(TILE)] += np.float64(gradient * xhat)
-            sums[column + np.uintp(2 * TILE)] += np.float64(xhat)
+def column_gradient_sums(dy, x, start, n_rows, stride, width, short, sums):
+    """Per column, sums (3, TILE) of dy, dy * xhat and xhat, four rows a visit.
+
+    `short` is flat scratch in the compute dtype: three stretches of TILE for the sums of at
+    most BATCH rows, then high and rstd.
+    """
+    zero = short.dtype.type(0)
+    sums[:] = 0
+    for top in range(0, n_rows, BATCH):
+        n = min(BATCH, n_rows - top)
+        for k in range(3 * TILE):
+            short[k] = zero
+        for four in range(n // 4):
+            a = start + (top + 4 * four) * stride
+            b = a + stride
+            c = b + stride
+            d = c + stride
+            for j in range(width):
+                column = np.uintp(j)
+                high, rstd = short[column + np.uintp(3 * TILE)], short[column + np.uintp(4 * TILE)]
+                ga, gb = load(dy, a + j), load(dy, b + j)
+                gc, gd = load(dy, c + j), load(dy, d + j)
+                xa = standardized(load(x, a + j), high, rstd, zero)
+                xb = standardized(load(x, b + j), high, rstd, zero)
+                xc = standardized(load(x, c + j), high, rstd, zero)
+                xd = standardized(load(x, d + j), high, rstd, zero)
+                short[column] += (ga + gb) + (gc + gd)
+                short[column + np.uintp(TILE)] += (ga * xa + gb * xb) + (gc * xc + gd * xd)
+                short[column + np.uintp(2 * TILE)] += (xa + xb) + (xc + xd)
+        for row in range(top + n // 4 * 4, top + n):
+            a = start + row * stride
+            for j in range(width):
+                column = np.uintp(j)
+                high, rstd = short[column + np.uintp(3 * TILE)], short[column + np.uintp(4 * TILE)]
+                gradient = load(dy, a + j)
+                xhat = standardized(load(x, a + j), high, rstd, zero)
+                short[column] += gradient
+                short[column + np.uintp(TILE)] += gradient * xhat
+                short[column + np.uintp(2 * TILE)] += xhat
+        for i in range(3):
+            for j in range(width):
+                sums[i, j] += np.float64(short[np.uintp(i * TILE + j)])

@@ -1,8 +1,9 @@
 """The loops that write dx; everything else is arithmetic on a few numbers per row.
 
-``operands`` is an array (6, n) in the compute dtype with, for each row, segment or column,
-the rounded mean, rstd, the mean of the xhat that these two give, gamma, and the two
-coefficients of ``dx = (dy * gamma - through_mean - xhat * through_var) * rstd``.
+``operands`` is an array (6, n) in the compute dtype with, for each row, segment or column:
+the rounded mean, rstd, the mean of the xhat that these two give, gamma, and the two last
+numbers of ``dx = dy * (gamma * rstd) + xhat * slope + constant``. With ``past_caches`` whole
+cache lines are streamed, see :mod:`numbanorm.backends.cpu._stream`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import numpy as np
 from numbanorm.backends.cpu._elements import load, store
 from numbanorm.backends.cpu._jit import exact, inner
 from numbanorm.backends.cpu._launch import TILE
+from numbanorm.backends.cpu._stream import whole_lines
+from numbanorm.backends.cpu._stream_backward import write_gradient_line
 from numbanorm.backends.cpu._sums_backward import standardized
 
 
 @exact
-def gradient(dy, xhat, rstd, gamma, through_mean, through_var):
-    """dx of one element."""
-    return ((dy * gamma - through_mean) - xhat * through_var) * rstd
+def gradient(dy, xhat, rstd, gamma, slope, constant):
+    """dx of one element, rounded as in a line that is streamed."""
+    return (dy * (gamma * rstd) + xhat * slope) + constant
 
 
 @exact
@@ -30,50 +33,84 @@ def set_operands(k, count, sums, high, rstd, gamma, scale, operands):
     if use_mean:
         low, through_mean = offset / count, total / count
     share = 1 - std_eps * rstd  # std / (std + eps); a row of equal numbers has none, and an xhat of zero
-    slope = 1 / share if share > 0 else np.float64(0)
+    steepness = 1 / share if share > 0 else np.float64(0)
+    through_var = (product - low * total) / (count - ddof) * steepness
     operands[0, k] = high
     operands[1, k] = rstd
     operands[2, k] = low
     operands[3, k] = gamma
-    operands[4, k] = through_mean
-    operands[5, k] = (product - low * total) / (count - ddof) * slope
+    operands[4, k] = -through_var * rstd
+    operands[5, k] = (low * through_var - through_mean) * rstd
     return low
 
 
 @inner
-def write_segment_gradients(dy, x, start, n_segments, length, operands, step, dx):
-    """dx of segments whose operands are constant, and `step` columns apart."""
+def write_segment_gradients(dy, x, start, n_segments, length, operands, at, dx, past_caches):
+    """dx of segments, each with the operands of a column of its own from `at` on."""
+    zero = operands.dtype.type(0)
     for k in range(n_segments):
-        first, of = start + k * length, k * step
-        high, rstd, low = operands[0, of], operands[1, of], operands[2, of]
-        gamma, through_mean, through_var = operands[3, of], operands[4, of], operands[5, of]
-        for i in range(length):
-            xhat = standardized(load(x, first + i), high, rstd, low)
-            store(dx, first + i, gradient(load(dy, first + i), xhat, rstd, gamma, through_mean, through_var))
+        first = start + k * length
+        high, rstd, gamma = operands[0, at + k], operands[1, at + k], operands[3, at + k]
+        slope, constant = operands[4, at + k], operands[5, at + k]
+        upper, n_lines, step = whole_lines(dx, first, length, past_caches)
+        lower = 0
+        while True:
+            of, n = first + lower, upper - lower
+            for i in range(n):
+                xhat = standardized(load(x, of + i), high, rstd, zero)
+                store(dx, of + i, gradient(load(dy, of + i), xhat, rstd, gamma, slope, constant))
+            if upper == length:
+                break
+            for i in range(n_lines):
+                write_gradient_line(dy, x, first + upper + i * step, dx, high, rstd, gamma, 0, slope, constant)
+            lower, upper = upper + n_lines * step, length
 
 
 @inner
-def write_row_gradients(dy, x, start, n_rows, stride, width, operands, first_row, gamma, parameter, dx):
+def write_row_gradients(dy, x, start, n_rows, stride, width, operands, at, gamma, parameter, dx, past_caches):
     """dx of `width` columns of rows `stride` apart, with gamma per element from index `parameter` on."""
+    zero = operands.dtype.type(0)
     for k in range(n_rows):
-        first, of = start + k * stride, first_row + k
-        high, rstd, low = operands[0, of], operands[1, of], operands[2, of]
-        through_mean, through_var = operands[4, of], operands[5, of]
-        for i in range(width):
-            factor = load(gamma, parameter + i)
-            xhat = standardized(load(x, first + i), high, rstd, low)
-            store(dx, first + i, gradient(load(dy, first + i), xhat, rstd, factor, through_mean, through_var))
+        first = start + k * stride
+        high, rstd = operands[0, at + k], operands[1, at + k]
+        slope, constant = operands[4, at + k], operands[5, at + k]
+        upper, n_lines, step = whole_lines(dx, first, width, past_caches)
+        lower = 0
+        while True:
+            of, factor, n = first + lower, parameter + lower, upper - lower
+            for i in range(n):
+                xhat = standardized(load(x, of + i), high, rstd, zero)
+                value = gradient(load(dy, of + i), xhat, rstd, load(gamma, factor + i), slope, constant)
+                store(dx, of + i, value)
+            if upper == width:
+                break
+            for i in range(n_lines):
+                j = upper + i * step
+                write_gradient_line(dy, x, first + j, dx, high, rstd, gamma, parameter + j, slope, constant)
+            lower, upper = upper + n_lines * step, width
 
 
 @inner
 def write_column_gradients(dy, x, start, n_rows, stride, width, operands, dx):
     """dx of rows `stride` apart; operands per column, in a flat array, TILE apart."""
+    zero = operands.dtype.type(0)
     for k in range(n_rows):
         first = start + k * stride
         for i in range(width):
             c = np.uintp(i)
             high, rstd = operands[c], operands[c + np.uintp(TILE)]
-            low, gamma = operands[c + np.uintp(2 * TILE)], operands[c + np.uintp(3 * TILE)]
-            through_mean, through_var = operands[c + np.uintp(4 * TILE)], operands[c + np.uintp(5 * TILE)]
-            xhat = standardized(load(x, first + i), high, rstd, low)
-            store(dx, first + i, gradient(load(dy, first + i), xhat, rstd, gamma, through_mean, through_var))
+            gamma = operands[c + np.uintp(3 * TILE)]
+            slope, constant = operands[c + np.uintp(4 * TILE)], operands[c + np.uintp(5 * TILE)]
+            xhat = standardized(load(x, first + i), high, rstd, zero)
+            store(dx, first + i, gradient(load(dy, first + i), xhat, rstd, gamma, slope, constant))
+
+
+@inner
+def write_scaled_columns(dy, start, n_rows, stride, width, operands, dx):
+    """dx = dy * gamma * rstd, without a look at x, which may hold inf."""
+    for k in range(n_rows):
+        first = start + k * stride
+        for i in range(width):
+            c = np.uintp(i)
+            factor = operands[c + np.uintp(3 * TILE)] * operands[c + np.uintp(TILE)]
+            store(dx, first + i, load(dy, first + i) * factor)
