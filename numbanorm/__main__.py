@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Shares of the speed of memory, and ratios to NumPy and, where it is installed, torch. "
         "Takes about three minutes and 2 GB of memory.",
     )
-    bench.add_argument("--quick", action="store_true", help="fewer and smaller cases, in less than 30 s")
+    bench.add_argument("--quick", action="store_true", help="fewer and smaller cases: 30 s at most, once compiled")
     bench.add_argument("--plot", metavar="FILE", help="draw bytes a second under the lines of read and copy")
     bench.add_argument("--json", metavar="FILE", help="write all numbers")
     commands.add_parser("info", help="print versions, backend, threads and cache folder")
