@@ -32,7 +32,7 @@ def _launch(launcher, *args):
     launches.append(launcher)
     x = args[0]
     assert x.size
-    if launcher.startswith(("norm", "affine")):
+    if launcher.startswith(("norm", "affine")) and not launcher.endswith("_backward"):
         operands = [a for a in args[1:] if isinstance(a, cp.ndarray) and a.shape != x.shape]
         if launcher.startswith("affine"):
             mean, var, _, _, *operands = args[1:-1]
