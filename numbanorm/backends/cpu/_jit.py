@@ -40,6 +40,9 @@ from numbanorm import _process
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+#: What a kernel calls neither allocates nor counts references: that takes atomic instructions, which
+#: wait until all that was streamed to memory has arrived there.
+_CALLEE: dict[str, Any] = {**_OPTIONS, "no_cpython_wrapper": True, "_nrt": False}
 
 
 def exact(function: Callable[..., Any]) -> Any:
@@ -47,12 +50,12 @@ def exact(function: Callable[..., Any]) -> Any:
 
     Said explicitly, because Numba hands a caller's fastmath down to what it calls.
     """
-    return njit(fastmath=False, no_cpython_wrapper=True, **_OPTIONS)(function)
+    return njit(fastmath=False, **_CALLEE)(function)
 
 
 def inner(function: Callable[..., Any]) -> Any:
     """Compile a loop in which LLVM may reorder sums to use vector registers."""
-    return njit(fastmath=FASTMATH, no_cpython_wrapper=True, **_OPTIONS)(function)
+    return njit(fastmath=FASTMATH, **_CALLEE)(function)
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
@@ -155,7 +158,8 @@ class Kernel:
             # Compiled code gives no floating point warnings, so neither does its Python form.
             self.run = np.errstate(all="ignore")(partial(_in_turn, function))
         else:
-            self.run = njit(cache=True, **_OPTIONS)(_entry(function, exact(function)))
+            part = njit(fastmath=False, no_cpython_wrapper=True, **_OPTIONS)(function)
+            self.run = njit(cache=True, **_OPTIONS)(_entry(function, part))
 
     def __call__(self, n_parts: int, *args: Any) -> None:
         if n_parts == 1:

@@ -7,6 +7,7 @@ the machine is how much its caches hold.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 
 def _cache_bytes(level: int, otherwise: int) -> int:
@@ -22,12 +23,14 @@ def _cache_bytes(level: int, otherwise: int) -> int:
 SERIAL_BELOW = 1 << 15
 #: Parts of a parallel loop: enough to balance a handful of cores, few enough to cost nothing.
 MAX_PARTS = 64
+#: Elements of a part at least: starting one takes a quarter of a microsecond.
+PART = 1 << 14
 #: Elements summed about one shift before Chan's merge; 16 KiB of float64 stay in L1.
 BLOCK = 2048
 #: Elements summed in float32 before they are merged in float64; each lane adds some sixteen.
 QUICK_BLOCK = 1024
 #: Elements below which a row's sums cost less in float64 than checking those in float32.
-SHORT_ROW = 512
+SHORT_ROW = 96
 #: Most short rows whose statistics are finished, and which are written, in one go.
 BATCH = 64
 #: Rows of a piece of columns: merging pieces costs as much as reading some of them.
@@ -46,11 +49,13 @@ SHORTEST_RUN = 1 << 10
 SHORT_SEGMENT = 32
 
 
+@lru_cache(maxsize=1024)
 def n_parts(n_units: int, n_elements: int) -> int:
     """Parts of a loop over `n_units` independent units; 1 means: do not start threads."""
-    return 1 if n_elements < SERIAL_BELOW else max(1, min(n_units, MAX_PARTS))
+    return 1 if n_elements < SERIAL_BELOW else max(1, min(n_units, MAX_PARTS, n_elements // PART))
 
 
+@lru_cache(maxsize=1024)
 def n_splits(n_units: int, length: int) -> int:
     """Pieces into which each of `n_units` reductions of `length` elements is cut.
 

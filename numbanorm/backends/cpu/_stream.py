@@ -12,15 +12,23 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._jit import exact
+from numbanorm.backends.cpu._lanes import (
+    LINE,
+    elements_of_line,
+    kind_of,
+    line_length,
+    loaded,
+    repeated,
+    rounded,
+    store_past_caches,
+)
 from numbanorm.backends.cpu._launch import SHORTEST_RUN, STREAM_BYTES
-
-LINE = 64
+from numbanorm.backends.cpu._line_sums import LineSums
 
 
 def goes_past_caches(x: NDArray[Any], y: NDArray[Any], run: int) -> bool:
@@ -33,72 +41,47 @@ def goes_past_caches(x: NDArray[Any], y: NDArray[Any], run: int) -> bool:
     return bool(x.__array_interface__["data"] != y.__array_interface__["data"])
 
 
-def _vector(builder, pointer, kind, n):
-    """Load n elements from any address; 16-bit floats become float32."""
-    element = {"float32": ir.FloatType(), "float64": ir.DoubleType()}.get(kind, ir.IntType(16))
-    value = builder.load(builder.bitcast(pointer, ir.VectorType(element, n).as_pointer()))
-    value.align = 2
-    if kind == "float16":
-        return builder.fpext(builder.bitcast(value, ir.VectorType(ir.HalfType(), n)), ir.VectorType(ir.FloatType(), n))
-    if kind == "bfloat16":
-        wide = ir.VectorType(ir.IntType(32), n)
-        upper = builder.shl(builder.zext(value, wide), ir.Constant(wide, [16] * n))
-        return builder.bitcast(upper, ir.VectorType(ir.FloatType(), n))
-    return value
+class _Lines:
+    """What the intrinsics that write normalised lines do with their arguments ``x, i, y, k, high, ..., beta, at``."""
 
+    def __init__(self, context, builder, signature, arguments):
+        self.builder, self.kinds, self.values = builder, signature.args, arguments
+        self.kind, self.n = kind_of(signature.args[0].dtype), line_length(context, signature.args[2])
+        self._starts = [
+            context.make_array(kind)(context, builder, arguments[position]).data
+            if isinstance(kind, types.Array)
+            else None
+            for position, kind in enumerate(signature.args)
+        ]
+        self._repeated = {
+            position: repeated(builder, arguments[position], self.n)
+            for position in range(4, 9)
+            if not isinstance(signature.args[position], types.Array)
+        }
 
-def _rounded(builder, value, kind, n):
-    """float32 to the bits of a 16-bit float, to nearest even; other kinds as they are."""
-    if kind == "float16":
-        return builder.fptrunc(value, ir.VectorType(ir.HalfType(), n))
-    if kind == "bfloat16":
-        wide = ir.VectorType(ir.IntType(32), n)
+    def numbers(self, position, kind, index):
+        """A line of an array's elements from `index` on."""
+        return loaded(self.builder, self.builder.gep(self._starts[position], [index]), kind, self.n)
 
-        def all_of(constant):
-            return ir.Constant(wide, [constant] * n)
+    def operand(self, position, at):
+        if position in self._repeated:
+            return self._repeated[position]
+        return self.numbers(position, self.kinds[position].dtype.name, at)
 
-        bits = builder.bitcast(value, wide)
-        upper = builder.lshr(bits, all_of(16))
-        nearest = builder.add(builder.add(bits, all_of(0x7FFF)), builder.and_(upper, all_of(1)))
-        is_number = builder.fcmp_ordered("ord", value, value)
-        chosen = builder.select(is_number, builder.lshr(nearest, all_of(16)), builder.or_(upper, all_of(0x40)))
-        return builder.trunc(chosen, ir.VectorType(ir.IntType(16), n))
-    return value
-
-
-def _kind(dtype):
-    return next(iter(dtype.fields)) if isinstance(dtype, types.Record) else dtype.name
+    def write(self, offset):
+        """The line `offset` elements after the first."""
+        builder = self.builder
+        i, k, at = (builder.add(self.values[position], offset) for position in (1, 3, 9))
+        high, low, rstd, gamma, beta = (self.operand(position, at) for position in range(4, 9))
+        centred = builder.fsub(builder.fsub(self.numbers(0, self.kind, i), high), low)
+        value = builder.fadd(builder.fmul(builder.fmul(centred, rstd), gamma), beta)
+        store_past_caches(builder, rounded(builder, value, self.kind, self.n), builder.gep(self._starts[2], [k]))
 
 
 @intrinsic
 def _write_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at):
     def codegen(context, builder, signature, arguments):
-        kind = _kind(signature.args[0].dtype)
-        n = LINE // context.get_abi_sizeof(context.get_data_type(signature.args[2].dtype))
-        source, target = (
-            builder.gep(context.make_array(kind_of)(context, builder, array).data, [index])
-            for kind_of, array, index in (
-                (signature.args[0], arguments[0], arguments[1]),
-                (signature.args[2], arguments[2], arguments[3]),
-            )
-        )
-
-        def operand(position):
-            kind_of, value = signature.args[position], arguments[position]
-            if isinstance(kind_of, types.Array):
-                data = context.make_array(kind_of)(context, builder, value).data
-                return _vector(builder, builder.gep(data, [arguments[-1]]), kind_of.dtype.name, n)
-            vector = ir.VectorType(value.type, n)
-            first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n)
-            return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
-
-        high, low, rstd, gamma, beta = (operand(position) for position in range(4, 9))
-        centred = builder.fsub(builder.fsub(_vector(builder, source, kind, n), high), low)
-        value = builder.fadd(builder.fmul(builder.fmul(centred, rstd), gamma), beta)
-        value = _rounded(builder, value, kind, n)
-        store = builder.store(value, builder.bitcast(target, value.type.as_pointer()), align=LINE)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        _Lines(context, builder, signature, arguments).write(context.get_constant(types.intp, 0))
         return context.get_dummy_value()
 
     return types.void(x, types.intp, y, types.intp, high, low, rstd, gamma, beta, types.intp), codegen
@@ -112,6 +95,34 @@ def write_line(x, i, y, k, high, low, rstd, gamma, beta, at):
     elements are that are written one by one.
     """
     _write_line(x, i, y, k, high, low, rstd, gamma, beta, at)
+
+
+@intrinsic
+def _write_and_sum_lines(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, n_lines, ahead, shift, n_sums):
+    def codegen(context, builder, signature, arguments):
+        lines = _Lines(context, builder, signature, arguments)
+        n_lines, ahead, shift, n_sums = arguments[10:]
+        sums = LineSums(builder, repeated(builder, shift, lines.n))
+        for line, slot in sums.in_turn(n_lines, n_sums):
+            offset = builder.mul(line, n_sums.type(lines.n))
+            with sums.guarded(line, n_lines):
+                lines.write(offset)
+            with sums.guarded(line, n_sums):
+                sums.add(lines.numbers(0, lines.kind, builder.add(ahead, offset)), slot)
+        return context.make_tuple(builder, signature.return_type, sums.totals())
+
+    word = types.intp
+    arguments = x, word, y, word, high, low, rstd, gamma, beta, word, word, word, shift, word
+    return types.UniTuple(shift, 2)(*arguments), codegen
+
+
+@exact
+def write_and_sum_lines(x, i, y, k, high, low, rstd, gamma, beta, at, n_lines, ahead, shift, n_sums):
+    """Write n_lines as :func:`write_line` does, and meanwhile sum n_sums from x[ahead] on as :func:`sum_lines` does.
+
+    There is at most one line more to sum than to write.
+    """
+    return _write_and_sum_lines(x, i, y, k, high, low, rstd, gamma, beta, at, n_lines, ahead, shift, n_sums)
 
 
 @intrinsic
@@ -140,10 +151,10 @@ def whole_lines(y: Any, start: int, length: int, past_caches: bool) -> tuple[int
 @overload(whole_lines)
 def _jit_whole_lines(y, start, length, past_caches):
     def implementation(y, start, length, past_caches):
-        n = LINE // y.itemsize
+        n = elements_of_line(y)
         if not past_caches:
             return length, 0, n
-        head = min(length, (-_address(y, start) % LINE) // y.itemsize)
+        head = min(length, (-_address(y, start) % LINE) // (LINE // n))
         return head, (length - head) // n, n
 
     return implementation

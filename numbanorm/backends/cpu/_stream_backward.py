@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from numbanorm.backends.cpu import _lanes
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._stream import LINE, _kind, _rounded, _vector
+from numbanorm.backends.cpu._lanes import kind_of, line_length, loaded, repeated, rounded, store_past_caches
 
 
 @intrinsic
 def _write_gradient_line(typingctx, dy, x, i, dx, high, rstd, gamma, at, slope, constant):
     def codegen(context, builder, signature, arguments):
-        n = LINE // context.get_abi_sizeof(context.get_data_type(signature.args[3].dtype))
+        n = line_length(context, signature.args[3])
 
         def address(position, index):
-            data = context.make_array(signature.args[position])(context, builder, arguments[position]).data
-            return builder.gep(data, [arguments[index]])
+            return _lanes.address(context, builder, signature, arguments, position, arguments[index])
 
-        def everywhere(position):
-            value = arguments[position]
-            vector = ir.VectorType(value.type, n)
-            first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n)
-            return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), mask)
-
-        gradient, value = (_vector(builder, address(k, 2), _kind(signature.args[k].dtype), n) for k in (0, 1))
-        high, rstd, slope, constant = (everywhere(position) for position in (4, 5, 8, 9))
-        factor = rstd
+        gradient, value = (loaded(builder, address(k, 2), kind_of(signature.args[k].dtype), n) for k in (0, 1))
+        high, rstd, slope, constant = (repeated(builder, arguments[position], n) for position in (4, 5, 8, 9))
         if isinstance(signature.args[6], types.Array):
-            factor = builder.fmul(_vector(builder, address(6, 7), signature.args[6].dtype.name, n), rstd)
+            gamma = loaded(builder, address(6, 7), signature.args[6].dtype.name, n)
         else:
-            factor = builder.fmul(everywhere(6), rstd)
+            gamma = repeated(builder, arguments[6], n)
         xhat = builder.fmul(builder.fsub(value, high), rstd)
-        result = builder.fadd(builder.fadd(builder.fmul(gradient, factor), builder.fmul(xhat, slope)), constant)
-        result = _rounded(builder, result, _kind(signature.args[3].dtype), n)
-        store = builder.store(result, builder.bitcast(address(3, 2), result.type.as_pointer()), align=LINE)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        scaled = builder.fmul(gradient, builder.fmul(gamma, rstd))
+        result = builder.fadd(builder.fadd(scaled, builder.fmul(xhat, slope)), constant)
+        store_past_caches(builder, rounded(builder, result, kind_of(signature.args[3].dtype), n), address(3, 2))
         return context.get_dummy_value()
 
     return types.void(dy, x, types.intp, dx, high, rstd, gamma, types.intp, slope, constant), codegen

@@ -7,27 +7,19 @@ that shows is that of the last conversion.
 
 from __future__ import annotations
 
-import sys
-
-import numba
 import numpy as np
 
 from numbanorm import _recurrences
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, inner
-from numbanorm.backends.cpu._launch import BLOCK, QUICK_BLOCK, SHORT_ROW, TILE
-
-#: Elements from which a row is summed in float32 first. Without the JIT there are no lanes that keep such sums short.
-QUICK_FROM = sys.maxsize if numba.config.DISABLE_JIT else SHORT_ROW
-#: Sums of squares between these have lost nothing to the range of float32.
-SMALLEST_SQUARES, LARGEST_SQUARES = 1e-30, 1e37
+from numbanorm.backends.cpu._launch import BLOCK, TILE
 
 block_moments = exact(_recurrences.block_moments)
 welford_combine = exact(_recurrences.welford_combine)
 
 
 @exact
-def _finite_or_zero(value):
+def finite_or_zero(value):
     """A shift must be finite: x - inf would make NaN of finite numbers."""
     return value if value - value == value - value else np.float64(0)
 
@@ -38,7 +30,7 @@ def segment_moments(x, start, stop):
     count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
     for lower in range(start, stop, BLOCK):
         upper = min(lower + BLOCK, stop)
-        shift = _finite_or_zero(np.float64(load(x, lower)))
+        shift = finite_or_zero(np.float64(load(x, lower)))
         total, squares = np.float64(0), np.float64(0)
         for i in range(lower, upper):
             difference = np.float64(load(x, i)) - shift
@@ -46,35 +38,6 @@ def segment_moments(x, start, stop):
             squares += difference * difference
         count_b, mean_b, m2_b = block_moments(np.float64(upper - lower), shift, total, squares)
         count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
-    return count, mean, m2
-
-
-@inner
-def quick_segment_moments(x, start, stop, like):
-    """The same to some seven digits of m2, as a factor 1 / std needs: sums in the dtype of `like`, that of `load`.
-
-    A block whose sums cancel, overflow or vanish is summed again in float64; short rows are anyway.
-    """
-    if stop - start < QUICK_FROM:
-        return segment_moments(x, start, stop)
-    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
-    shift = like.dtype.type(0)
-    for i in range(start, start + 16):
-        shift += load(x, i) * like.dtype.type(0.0625)
-    for lower in range(start, stop, QUICK_BLOCK):
-        upper = min(lower + QUICK_BLOCK, stop)
-        total = like.dtype.type(0)
-        squares = like.dtype.type(0)
-        for i in range(lower, upper):
-            difference = load(x, i) - shift
-            total += difference
-            squares += difference * difference
-        n = np.float64(upper - lower)
-        count_b, mean_b, m2_b = block_moments(n, np.float64(shift), np.float64(total), np.float64(squares))
-        if not (squares > SMALLEST_SQUARES and m2_b * 2 > squares and squares < LARGEST_SQUARES):
-            count_b, mean_b, m2_b = segment_moments(x, lower, upper)
-        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
-        shift = like.dtype.type(mean)
     return count, mean, m2
 
 
@@ -89,7 +52,7 @@ def weighted_segment_moments(x, weights, start, stop):
             first += 1
         if first == upper:
             continue
-        shift = _finite_or_zero(np.float64(load(x, first)))
+        shift = finite_or_zero(np.float64(load(x, first)))
         count_b, total, squares = np.float64(0), np.float64(0), np.float64(0)
         for i in range(first, upper):
             weight = np.float64(load(weights, i))
@@ -109,7 +72,7 @@ def column_sums(x, start, stride, n_rows, width, sums):
     Eight rows a visit, to spare loads and stores of the sums, which lie TILE apart.
     """
     for j in range(width):
-        sums[j] = _finite_or_zero(np.float64(load(x, start + j)))
+        sums[j] = finite_or_zero(np.float64(load(x, start + j)))
         sums[TILE + j] = 0
         sums[2 * TILE + j] = 0
     n_eights = n_rows // 8
@@ -157,7 +120,7 @@ def weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
         if missing > 0:
             for j in range(width):
                 if sums[3 * TILE + j] == 0 and load(weights, a + j):
-                    sums[j] = _finite_or_zero(np.float64(load(x, a + j)))
+                    sums[j] = finite_or_zero(np.float64(load(x, a + j)))
                     missing -= 1
         for j in range(width):
             weight = np.float64(load(weights, a + j))

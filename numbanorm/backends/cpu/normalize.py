@@ -17,14 +17,17 @@ from numbanorm.backends.cpu._jit import exact, kernel
 from numbanorm.backends.cpu._launch import (
     CHANNEL_BYTES,
     MAX_PARTS,
+    QUICK_BLOCK,
     SHORT_SEGMENT,
     channels_at_once,
     n_parts,
     n_splits,
     rows_at_once,
 )
+from numbanorm.backends.cpu._row_sums import QUICK_FROM, row_moments
 from numbanorm.backends.cpu._stream import goes_past_caches, settle
-from numbanorm.backends.cpu._sums import quick_segment_moments, segment_moments, welford_combine
+from numbanorm.backends.cpu._stream_rows import write_and_sum
+from numbanorm.backends.cpu._sums import segment_moments, welford_combine
 from numbanorm.backends.cpu._write import finish, write_rows, write_segments
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.moments import finish_moments, mean_var_channels, moments_rows
@@ -41,6 +44,18 @@ def _keep(n, row, statistics, mean, rstd):
             rstd[row + k] = statistics[1, k]
 
 
+@exact
+def _write(x, start, n, n_cols, operands, gamma, beta, y, past_caches):
+    """Write n rows; gamma and beta have a row's length, or one element for all."""
+    if gamma.size > 1:
+        write_rows(x, start, n, n_cols, operands, gamma, beta, 0, y, past_caches)
+        return
+    for k in range(n):
+        operands[3, k] = gamma[0]
+        operands[4, k] = beta[0]
+    write_segments(x, start, n, n_cols, operands, y, past_caches)
+
+
 @kernel
 def _norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, past_caches, mean, rstd):
     n_rows = x.size // n_cols
@@ -49,18 +64,33 @@ def _norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, pa
     operands = np.empty((5, batch), gamma.dtype)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
-        for k in range(n):
-            start = (row + k) * n_cols
-            _, statistics[0, k], statistics[1, k] = quick_segment_moments(x, start, start + n_cols, operands)
+        row_moments(x, row * n_cols, n, n_cols, operands, statistics)
         finish(n, np.float64(n_cols), scale, statistics, operands)
-        if gamma.size > 1:
-            write_rows(x, row * n_cols, n, n_cols, operands, gamma, beta, 0, y, past_caches)
-        else:
-            for k in range(n):
-                operands[3, k] = gamma[0]
-                operands[4, k] = beta[0]
-            write_segments(x, row * n_cols, n, n_cols, operands, y, past_caches)
+        _write(x, row * n_cols, n, n_cols, operands, gamma, beta, y, past_caches)
         _keep(n, row, statistics, mean, rstd)
+    settle()
+
+
+@kernel
+def _stream_rows_kernel(part, n_parts, x, n_cols, gamma, beta, scale, y, mean, rstd):
+    """The same for large outputs and rows of one block: each is written while the next is summed."""
+    n_rows = x.size // n_cols
+    last = n_rows * (part + 1) // n_parts - 1
+    statistics, operands = np.empty((2, 1)), np.empty((5, 1), gamma.dtype)
+    row = n_rows * part // n_parts
+    row_moments(x, row * n_cols, 1, n_cols, operands, statistics)
+    while True:
+        finish(1, np.float64(n_cols), scale, statistics, operands)
+        _keep(1, row, statistics, mean, rstd)
+        if row == last:
+            break
+        centre_and_scale = operands[0, 0], operands[1, 0], operands[2, 0]
+        if gamma.size > 1:
+            write_and_sum(x, row * n_cols, n_cols, centre_and_scale, gamma, beta, y, statistics)
+        else:
+            write_and_sum(x, row * n_cols, n_cols, centre_and_scale, gamma[0], beta[0], y, statistics)
+        row += 1
+    _write(x, last * n_cols, 1, n_cols, operands, gamma, beta, y, True)
     settle()
 
 
@@ -91,20 +121,14 @@ def norm_rows(
             y.reshape(cube),
         )
         return
-    gamma, beta = _same_length(gamma, beta)
-    _norm_rows_kernel(
-        n_parts(n_rows, x.size),
-        flat_input(x),
-        n_cols,
-        rows_at_once(n_cols),
-        flat_input(gamma),
-        flat_input(beta),
-        scale,
-        flat_output(y),
-        goes_past_caches(x, y, n_cols),
-        mean,
-        rstd,
-    )
+    parameters = (flat_input(parameter) for parameter in _same_length(gamma, beta))
+    parts, source, target = n_parts(n_rows, x.size), flat_input(x), flat_output(y)
+    past_caches = goes_past_caches(x, y, n_cols)
+    if past_caches and QUICK_FROM <= n_cols <= QUICK_BLOCK:
+        _stream_rows_kernel(parts, source, n_cols, *parameters, scale, target, mean, rstd)
+        return
+    batch = rows_at_once(n_cols)
+    _norm_rows_kernel(parts, source, n_cols, batch, *parameters, scale, target, past_caches, mean, rstd)
 
 
 def _same_length(gamma: Array, beta: Array) -> tuple[Array, Array]:
@@ -140,9 +164,7 @@ def _norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, bet
     channels = np.empty((5, batch * n_channels), gamma.dtype)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
-        for k in range(n):
-            start = (row + k) * n_cols
-            _, statistics[0, k], statistics[1, k] = quick_segment_moments(x, start, start + n_cols, rows)
+        row_moments(x, row * n_cols, n, n_cols, rows, statistics)
         finish(n, np.float64(n_cols), scale, statistics, rows)
         for k in range(n * n_channels):
             for i in range(3):

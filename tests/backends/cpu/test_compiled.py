@@ -15,6 +15,7 @@ import numbanorm as nn
 from numbanorm.backends.cpu import (
     _jit,
     _kernels_backward,
+    _row_sums,
     _sums,
     _sums_backward,
     _write,
@@ -31,7 +32,7 @@ KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if i
 #: The loops that see every element of x.
 LOOPS = (
     _sums.segment_moments,
-    _sums.quick_segment_moments,
+    _row_sums.row_moments,
     _sums.column_sums,
     _write.write_segments,
     _write.write_rows,
