@@ -42,7 +42,7 @@ def _tiles(matrix: Array) -> tuple[int, int, int]:
     """(parts, tiles of columns, chunks of rows)."""
     n_rows, n_cols = matrix.shape
     n_tiles = -(-n_cols // TILE)
-    n_chunks = n_column_splits(n_tiles, n_rows)
+    n_chunks = n_column_splits(n_tiles, n_rows, matrix.size)
     return n_parts(n_tiles * n_chunks, matrix.size), n_tiles, n_chunks
 
 

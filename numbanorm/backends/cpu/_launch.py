@@ -65,11 +65,14 @@ def n_splits(n_units: int, length: int) -> int:
     return max(1, min(wanted, length // (8 * BLOCK)))
 
 
-def n_column_splits(n_units: int, n_rows: int) -> int:
+@lru_cache(maxsize=1024)
+def n_column_splits(n_units: int, n_rows: int, n_elements: int) -> int:
     """The same for `n_units` tiles of columns with `n_rows` rows; pieces keep at least SHORTEST_COLUMN rows.
 
-    Half as many: each takes 24 bytes a column until it is merged.
+    Half as many: each takes 24 bytes a column until it is merged. One where no threads are started.
     """
+    if n_elements < SERIAL_BELOW:
+        return 1
     wanted = -(-MAX_PARTS // (2 * n_units))
     return max(1, min(wanted, n_rows // SHORTEST_COLUMN))
 

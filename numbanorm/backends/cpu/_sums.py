@@ -155,3 +155,39 @@ def merge_parts(count, mean, m2, first, n_parts, stride, width, out, out_count, 
             moments_b = load(count, part + j), load(mean, part + j), load(m2, part + j)
             merged = welford_combine(out_count[k], out_mean[k], out_m2[k], *moments_b)
             out_count[k], out_mean[k], out_m2[k] = merged
+
+
+@inner
+def tile_moments(x, weights, start, stride, n_rows, n_cols, fold, sums, out, count, mean, m2):
+    """Moments of n_cols neighbouring columns over n_rows rows, to the outputs from `out` on.
+
+    Narrow matrices are read `fold` rows at a time, as one wide row (of `stride` elements each),
+    and the rows that are left over one at a time.
+    """
+    for k in range(out, out + n_cols):
+        i = np.uintp(k)
+        count[i], mean[i], m2[i] = np.float64(0), np.float64(0), np.float64(0)
+    row, at_once = 0, fold
+    while row < n_rows:
+        if row + at_once > n_rows:
+            at_once = 1
+        n = min(BLOCK, (n_rows - row) // at_once)
+        width = n_cols * at_once
+        first = start + row * stride
+        if weights is None:
+            column_sums(x, first, stride * at_once, n, width, sums)
+        else:
+            weighted_column_sums(x, weights, first, stride * at_once, n, width, sums)
+        merge_columns(np.float64(n), weights is not None, sums, width, n_cols, out, count, mean, m2)
+        row += n * at_once
+
+
+@inner
+def channel_moments(x, shape, channel):
+    """Moments of one channel of x (n, n_channels, n_inner)."""
+    n, n_channels, n_inner = shape
+    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
+    for i in range(n):
+        start = (i * n_channels + channel) * n_inner
+        count, mean, m2 = welford_combine(count, mean, m2, *segment_moments(x, start, start + n_inner))
+    return count, mean, m2

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
-from numbanorm.backends.cpu._jit import exact, kernel
-from numbanorm.backends.cpu._launch import TILE, WIDE, n_column_splits, n_parts, n_splits, rows_at_once
+from numbanorm.backends.cpu._jit import exact, inner, kernel
+from numbanorm.backends.cpu._launch import TILE, fold, n_column_splits, n_parts, n_splits, rows_at_once
 from numbanorm.backends.cpu._stream import goes_past_caches, settle
 from numbanorm.backends.cpu._write import prepare, write_columns, write_rows, write_segments
 
 Array = NDArray[Any]
+Shape = tuple[int, ...]
 
 
 @exact
@@ -22,10 +24,16 @@ def _offset(row, n_mid, outer_stride, mid_stride):
     return row // n_mid * outer_stride + row % n_mid * mid_stride
 
 
-def _strides(operand: Array) -> tuple[int, int, int]:
+def _strides(shape: Shape) -> Shape:
     """Element strides of a dense 3-D operand, 0 along the axes that broadcast."""
-    n_outer, n_mid, n_inner = operand.shape
+    n_outer, n_mid, n_inner = shape
     return n_mid * n_inner * (n_outer > 1), n_inner * (n_mid > 1), int(n_inner > 1)
+
+
+@lru_cache(maxsize=1024)
+def _operand_strides(x: Shape, statistic: Shape, parameter: Shape) -> tuple[int, ...]:
+    """From the shapes of x, of a statistic and of a parameter, what :func:`_offset` needs of each."""
+    return (x[1], *_strides(statistic)[:2], *_strides(parameter))
 
 
 def _same_shape(gamma: Array, beta: Array) -> tuple[Array, Array]:
@@ -72,12 +80,12 @@ def affine_rows(
     x: Array, mean: Array, var: Array, eps: float, eps_on_std: bool, gamma: Array, beta: Array, y: Array
 ) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics constant along the last axis; one read, one write."""
-    n_mid, n_inner = x.shape[1:]
+    n_inner = x.shape[2]
     gamma, beta = _same_shape(gamma, beta)
-    strides = (n_mid, *_strides(mean)[:2], *_strides(gamma))
-    splits = n_splits(x.size // n_inner, n_inner)
+    n_rows = x.size // n_inner
+    splits = n_splits(n_rows, n_inner)
     _affine_rows_kernel(
-        n_parts(x.size // n_inner * splits, x.size),
+        n_parts(n_rows * splits, x.size),
         flat_input(x),
         n_inner,
         splits,
@@ -85,7 +93,7 @@ def affine_rows(
         flat_input(mean),
         flat_input(var),
         (eps, eps_on_std),
-        strides,
+        _operand_strides(x.shape, mean.shape, gamma.shape),
         flat_input(gamma),
         flat_input(beta),
         flat_output(y),
@@ -93,16 +101,38 @@ def affine_rows(
     )
 
 
+@inner
+def repeat_operands(operands, width, repeats):
+    """Operands of `width` columns, again for as many columns of the rows that follow."""
+    for i in range(len(operands)):
+        for j in range(width, width * repeats):
+            operands[i, j] = operands[i, j - width]
+
+
+@inner
+def write_folded(x, start, n_rows, n_inner, fold, operands, gamma, beta, step, y, past_caches):
+    """Write rows that share operands, `fold` at a time as one wide row, then what is left one at a time."""
+    n_wide = n_rows // fold
+    wide = n_inner * fold
+    write_columns(x, start, n_wide, wide, wide, operands, gamma, beta, 0, 0, step, y, past_caches)
+    done = n_wide * fold
+    first = start + done * n_inner
+    write_columns(x, first, n_rows - done, n_inner, n_inner, operands, gamma, beta, 0, 0, step, y, past_caches)
+
+
 @kernel
 def _affine_cols_kernel(
-    part, n_parts, x, n_inner, n_tiles, n_chunks, mean, var, scale, strides, gamma, beta, y, past_caches
+    part, n_parts, x, n_inner, fold, n_tiles, n_chunks, mean, var, scale, strides, gamma, beta, y, past_caches
 ):
-    """Unit = a chunk of the rows of one tile of columns; operands are prepared when they change."""
+    """Unit = a chunk of the rows of one tile of columns; operands are prepared when they change.
+
+    Where all rows share them, narrow rows are written `fold` at a time.
+    """
     n_mid, mean_outer, mean_mid, outer, mid, step = strides
     eps, eps_on_std = scale
     n_rows = x.size // n_inner
     n_units = n_tiles * n_chunks
-    operands = np.empty((5, -(-n_inner // n_tiles)), gamma.dtype)
+    operands = np.empty((5, -(-n_inner // n_tiles) * fold), gamma.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_inner * tile // n_tiles
@@ -117,9 +147,13 @@ def _affine_cols_kernel(
                 operands[4, j] = load(beta, parameter + j)
             # Rows that follow with the same statistics (and parameters, if these vary along the row).
             n = 1 if mean_mid or (step and mid) else n_mid - row % n_mid
-            n = min(n, last - row)
+            n = last - row if fold > 1 else min(n, last - row)
             start = row * n_inner + lower
-            write_columns(x, start, n, n_inner, width, operands, gamma, beta, parameter, mid, step, y, past_caches)
+            if fold > 1:
+                repeat_operands(operands, width, fold)
+                write_folded(x, start, n, n_inner, fold, operands, gamma, beta, step, y, past_caches)
+            else:
+                write_columns(x, start, n, n_inner, width, operands, gamma, beta, parameter, mid, step, y, past_caches)
             row += n
     settle()
 
@@ -129,42 +163,25 @@ def affine_cols(
 ) -> None:
     """``(x - mean) * rstd * gamma + beta``, statistics varying along the last axis; one read, one write."""
     gamma, beta = _same_shape(gamma, beta)
-    scale = eps, eps_on_std
     n_inner = x.shape[2]
     n_rows = x.size // n_inner
-    repeats = min(WIDE // n_inner, n_rows)
-    if repeats > 1 and mean.shape[:2] == gamma.shape[:2] == (1, 1):
-        # Operands that all rows share are applied to several narrow rows at once.
-        x, y = x.reshape(1, n_rows, n_inner), y.reshape(1, n_rows, n_inner)
-        wide = n_rows - n_rows % repeats
-        shape = (1, wide // repeats, repeats * n_inner)
-        mu, spread = np.tile(mean, repeats), np.tile(var, repeats)
-        g, b = (np.tile(a, repeats) if a.size > 1 else a for a in (gamma, beta))
-        _launch_cols(x[:, :wide].reshape(shape), mu, spread, scale, g, b, y[:, :wide].reshape(shape))
-        x, y = x[:, wide:], y[:, wide:]
-    if x.size:
-        _launch_cols(x, mean, var, scale, gamma, beta, y)
-
-
-def _launch_cols(
-    x: Array, mean: Array, var: Array, scale: tuple[float, bool], gamma: Array, beta: Array, y: Array
-) -> None:
-    n_mid, n_inner = x.shape[1:]
-    n_rows = x.size // n_inner
+    shared = mean.shape[:2] == gamma.shape[:2] == (1, 1)
+    rows_at_once = fold(n_rows, n_inner) if shared else 1
     n_tiles = -(-n_inner // TILE)
-    n_chunks = n_column_splits(n_tiles, n_rows)
+    n_chunks = n_column_splits(n_tiles, n_rows // rows_at_once, x.size)
     _affine_cols_kernel(
         n_parts(n_tiles * n_chunks, x.size),
         flat_input(x),
         n_inner,
+        rows_at_once,
         n_tiles,
         n_chunks,
         flat_input(mean),
         flat_input(var),
-        scale,
-        (n_mid, *_strides(mean)[:2], *_strides(gamma)),
+        (eps, eps_on_std),
+        _operand_strides(x.shape, mean.shape, gamma.shape),
         flat_input(gamma),
         flat_input(beta),
         flat_output(y),
-        goes_past_caches(x, y, n_inner // n_tiles),
+        goes_past_caches(x, y, n_inner * rows_at_once // n_tiles),
     )

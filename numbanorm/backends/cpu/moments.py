@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm.backends.cpu._elements import flat_input, flat_output
-from numbanorm.backends.cpu._jit import kernel
+from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
+from numbanorm.backends.cpu._jit import exact, kernel
 from numbanorm.backends.cpu._launch import (
-    BLOCK,
     MAX_PARTS,
+    SERIAL_BELOW,
     SHORT_SEGMENT,
     TILE,
     fold,
@@ -20,19 +20,15 @@ from numbanorm.backends.cpu._launch import (
     n_splits,
 )
 from numbanorm.backends.cpu._sums import (
-    column_sums,
-    merge_columns,
+    channel_moments,
     merge_parts,
     segment_moments,
-    weighted_column_sums,
+    tile_moments,
     weighted_segment_moments,
 )
 from numbanorm.backends.reference import moments as reference
 
 Array = NDArray[Any]
-
-#: About so few numbers that NumPy serves.
-update_running = reference.update_running
 
 
 @kernel
@@ -68,11 +64,7 @@ def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2:
 
 @kernel
 def _moments_cols_kernel(part, n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
-    """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index.
-
-    Narrow matrices are read `fold` rows at a time, as one wide row (there is one tile then),
-    and the rows that are left over one at a time.
-    """
+    """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index."""
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_splits * n_tiles
     sums = np.empty(4 * TILE)
@@ -81,28 +73,12 @@ def _moments_cols_kernel(part, n_parts, x, weights, shape, fold, n_tiles, n_spli
         outer = unit // n_tiles // n_splits
         split = unit // n_tiles % n_splits
         row = n_reduce * split // n_splits
-        last = n_reduce * (split + 1) // n_splits
-        first_col = n_inner * tile // n_tiles
-        n_cols = n_inner * (tile + 1) // n_tiles - first_col
-        out = (outer * n_splits + split) * n_inner + first_col
-        for k in range(out, out + n_cols):
-            count[k] = 0
-            mean[k] = 0
-            m2[k] = 0
-        at_once = fold
-        while row < last:
-            if row + at_once > last:
-                at_once = 1
-            n_rows = min(BLOCK, (last - row) // at_once)
-            width = n_cols * at_once
-            start = (outer * n_reduce + row) * n_inner + first_col
-            if weights is None:
-                column_sums(x, start, n_inner * at_once, n_rows, width, sums)
-            else:
-                weighted_column_sums(x, weights, start, n_inner * at_once, n_rows, width, sums)
-            n = np.float64(n_rows)
-            merge_columns(n, weights is not None, sums, width, n_cols, out, count, mean, m2)
-            row += n_rows * at_once
+        n_rows = n_reduce * (split + 1) // n_splits - row
+        col = n_inner * tile // n_tiles
+        n_cols = n_inner * (tile + 1) // n_tiles - col
+        start = (outer * n_reduce + row) * n_inner + col
+        out = (outer * n_splits + split) * n_inner + col
+        tile_moments(x, weights, start, n_inner, n_rows, n_cols, fold, sums, out, count, mean, m2)
 
 
 def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
@@ -110,7 +86,7 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     n_outer, n_reduce, n_inner = x.shape
     rows_at_once = fold(n_reduce, n_inner)
     n_tiles = -(-n_inner // TILE)
-    splits = n_column_splits(n_outer * n_tiles, n_reduce // rows_at_once)
+    splits = n_column_splits(n_outer * n_tiles, n_reduce // rows_at_once, x.size)
     flat = flat_input(x)
     taken = None if weights is None else flat_input(weights)
     parts = n_parts(n_outer * n_tiles * splits, x.size)
@@ -144,18 +120,23 @@ def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_
     _combine_moments_kernel(parts, *inputs, count.shape, *outputs)
 
 
+@exact
+def finish(k, count, mu, m2, ddof, use_mean, root, out_mean, out_var):
+    """Mean and variance (or its root) of moments to element k of the outputs that have elements."""
+    k = np.uintp(k)
+    if out_var.size:
+        var = m2 / max(count - ddof, np.float64(0))
+        if not use_mean:
+            var += mu * mu
+        out_var[k] = np.sqrt(var) if root else var
+    if out_mean.size:
+        out_mean[k] = mu * use_mean if count > 0 else np.nan
+
+
 @kernel
 def _finish_moments_kernel(part, n_parts, count, mean, m2, ddof, use_mean, root, out_mean, out_var):
-    for i in range(count.size * part // n_parts, count.size * (part + 1) // n_parts):
-        k = np.uintp(i)
-        mu = mean[k]
-        if out_var.size:
-            var = m2[k] / max(count[k] - ddof, np.float64(0))
-            if not use_mean:
-                var += mu * mu
-            out_var[k] = np.sqrt(var) if root else var
-        if out_mean.size:
-            out_mean[k] = mu * use_mean if count[k] > 0 else np.nan
+    for k in range(count.size * part // n_parts, count.size * (part + 1) // n_parts):
+        finish(k, load(count, k), load(mean, k), load(m2, k), ddof, use_mean, root, out_mean, out_var)
 
 
 def finish_moments(
@@ -177,23 +158,78 @@ def finish_moments(
     _finish_moments_kernel(parts, *inputs, float(ddof), use_mean, root, flat_output(out_mean), flat_output(out_var))
 
 
+@kernel
+def _mean_var_rows_kernel(part, n_parts, x, n_cols, ddof, root, mean, var):
+    n_rows = x.size // n_cols
+    for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
+        count, mu, m2 = segment_moments(x, row * n_cols, (row + 1) * n_cols)
+        finish(row, count, mu, m2, ddof, True, root, mean, var)
+
+
 def mean_var_rows(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
     """Mean and variance (or standard deviation) of each row of x (n_rows, n_cols); reads x once."""
-    count, mu, m2 = np.empty((3, len(x)))
+    n_rows, n_cols = x.shape
+    if mean.itemsize > 2 and var.itemsize > 2 and n_splits(n_rows, n_cols) == 1:
+        outputs = flat_output(mean), flat_output(var)
+        _mean_var_rows_kernel(n_parts(n_rows, x.size), flat_input(x), n_cols, float(ddof), root, *outputs)
+        return
+    count, mu, m2 = np.empty((3, n_rows))
     moments_rows(x, None, count, mu, m2)
     finish_moments(count, mu, m2, ddof, True, root, mean, var)
 
 
+@kernel
+def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, mean, var):
+    """Unit = one tile of columns of one outer index."""
+    n_outer, n_reduce, n_inner = shape
+    n_units = n_outer * n_tiles
+    sums, moments = np.empty(4 * TILE), np.empty((3, TILE))
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        outer, tile = unit // n_tiles, unit % n_tiles
+        col = n_inner * tile // n_tiles
+        n_cols = n_inner * (tile + 1) // n_tiles - col
+        start = outer * n_reduce * n_inner + col
+        tile_moments(x, None, start, n_inner, n_reduce, n_cols, fold, sums, 0, moments[0], moments[1], moments[2])
+        for j in range(n_cols):
+            of_column = moments[0, j], moments[1, j], moments[2, j]
+            finish(outer * n_inner + col + j, *of_column, ddof, True, root, mean, var)
+
+
 def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
     """Mean and variance (or standard deviation) of x (n_outer, n_reduce, n_inner) over the middle; reads x once."""
-    count, mu, m2 = np.empty((3, x.shape[0], x.shape[2]))
+    n_outer, n_reduce, n_inner = x.shape
+    n_tiles, rows_at_once = -(-n_inner // TILE), fold(n_reduce, n_inner)
+    if (
+        mean.itemsize > 2
+        and var.itemsize > 2
+        and n_column_splits(n_outer * n_tiles, n_reduce // rows_at_once, x.size) == 1
+    ):
+        parts, outputs = n_parts(n_outer * n_tiles, x.size), (flat_output(mean), flat_output(var))
+        _mean_var_cols_kernel(parts, flat_input(x), x.shape, rows_at_once, n_tiles, float(ddof), root, *outputs)
+        return
+    count, mu, m2 = np.empty((3, n_outer, n_inner))
     moments_cols(x, None, count, mu, m2)
     finish_moments(count, mu, m2, ddof, True, root, mean, var)
+
+
+@kernel
+def _mean_var_channels_kernel(part, n_parts, x, shape, ddof, root, mean, var):
+    """Unit = one channel."""
+    n_channels = shape[1]
+    for channel in range(n_channels * part // n_parts, n_channels * (part + 1) // n_parts):
+        finish(channel, *channel_moments(x, shape, channel), ddof, True, root, mean, var)
 
 
 def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
     """Mean and variance (or standard deviation) of x (n, n_channels, n_inner) over the outer axes; reads x once."""
     n, n_channels, n_inner = x.shape
+    if n_inner == 1:
+        mean_var_cols(x.reshape(1, n, n_channels), ddof, root, mean, var)
+        return
+    if n_inner >= SHORT_SEGMENT and x.size < SERIAL_BELOW and mean.itemsize > 2 and var.itemsize > 2:
+        outputs = flat_output(mean), flat_output(var)
+        _mean_var_channels_kernel(1, flat_input(x), x.shape, float(ddof), root, *outputs)
+        return
     if n_inner >= SHORT_SEGMENT:
         parts = np.empty((3, 1, n, n_channels))
         moments_rows(x.reshape(n * n_channels, n_inner), None, *parts.reshape(3, -1))
@@ -203,3 +239,23 @@ def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array
     merged = np.empty((3, n_channels))
     combine_moments(parts[0], parts[1], parts[2], *merged.reshape(3, parts.shape[1], -1))
     finish_moments(merged[0], merged[1], merged[2], ddof, True, root, mean, var)
+
+
+@kernel
+def _update_running_kernel(part, n_parts, new, factor, momentum, running):
+    for k in range(running.size):
+        old = np.float64(load(running, k))
+        store(running, k, running.dtype.type((1 - momentum) * old + momentum * (np.float64(load(new, k)) * factor)))
+
+
+def update_running(
+    mean: Array, var: Array, unbias: float, momentum: float, running_mean: Array | None, running_var: Array | None
+) -> None:
+    """``running = (1 - momentum) * running + momentum * new`` in place; `unbias` multiplies the new variance."""
+    for running, new, factor in ((running_mean, mean, 1.0), (running_var, var, unbias)):
+        if running is None:
+            continue
+        if running.itemsize > 2 and running.flags.carray and running.dtype.isnative:
+            _update_running_kernel(1, flat_input(new), float(factor), float(momentum), flat_output(running))
+        else:
+            reference.update_running(new, new, factor, momentum, None, running)

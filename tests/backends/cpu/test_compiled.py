@@ -14,6 +14,7 @@ from llvmlite.binding import get_host_cpu_features
 import numbanorm as nn
 from numbanorm.backends.cpu import (
     _jit,
+    _kernels,
     _kernels_backward,
     _row_sums,
     _sums,
@@ -22,12 +23,11 @@ from numbanorm.backends.cpu import (
     _write_backward,
     affine,
     moments,
-    normalize,
 )
 
 pytestmark = pytest.mark.compiled
 
-MODULES = (moments, affine, normalize, _kernels_backward)
+MODULES = (moments, affine, _kernels, _kernels_backward)
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
 LOOPS = (
@@ -223,7 +223,7 @@ def test_the_tbb_wheel_is_found():
 
 
 def test_one_specialisation_for_every_rank_and_layout(rng):
-    kernel = normalize._norm_rows_kernel.run
+    kernel = _kernels.norm_rows_kernel.run
     nn.layer_norm(np.ones((2, 3), np.float32))
     count = len(kernel.signatures)
     x = rng.standard_normal((2, 3, 2, 4)).astype(np.float32)
@@ -247,7 +247,7 @@ def test_main_loops_use_vector_registers():
     nn.layer_norm_backward(x, x, None, per_row, per_row)
     nn.batch_norm_backward(x, x, per_column, per_column, per_column, training=True)
     for kernel in (
-        normalize._norm_rows_kernel,
+        _kernels.norm_rows_kernel,
         moments._moments_cols_kernel,
         affine._affine_cols_kernel,
         _kernels_backward.rows_kernel,

@@ -1,0 +1,148 @@
+"""The kernels of :mod:`.normalize`: statistics of a batch of rows, then the same rows while they are in cache."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanorm.backends.cpu._jit import exact, kernel
+from numbanorm.backends.cpu._launch import TILE
+from numbanorm.backends.cpu._row_sums import row_moments
+from numbanorm.backends.cpu._stream import settle
+from numbanorm.backends.cpu._stream_rows import write_and_sum
+from numbanorm.backends.cpu._sums import segment_moments, tile_moments, welford_combine
+from numbanorm.backends.cpu._write import finish, write_rows, write_segments
+from numbanorm.backends.cpu.affine import repeat_operands, write_folded
+
+
+@exact
+def _keep(n, row, statistics, mean, rstd):
+    """Statistics of n rows from `row` on to the outputs, if the caller wants them."""
+    if mean.size:
+        for k in range(n):
+            mean[row + k] = statistics[0, k]
+            rstd[row + k] = statistics[1, k]
+
+
+@exact
+def _write(x, start, n, n_cols, operands, gamma, beta, y, past_caches):
+    """Write n rows; gamma and beta have a row's length, or one element for all."""
+    if gamma.size > 1:
+        write_rows(x, start, n, n_cols, operands, gamma, beta, 0, y, past_caches)
+        return
+    for k in range(n):
+        operands[3, k] = gamma[0]
+        operands[4, k] = beta[0]
+    write_segments(x, start, n, n_cols, operands, y, past_caches)
+
+
+@kernel
+def norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, past_caches, mean, rstd):
+    n_rows = x.size // n_cols
+    last = n_rows * (part + 1) // n_parts
+    statistics = np.empty((2, batch))
+    operands = np.empty((5, batch), gamma.dtype)
+    for row in range(n_rows * part // n_parts, last, batch):
+        n = min(batch, last - row)
+        row_moments(x, row * n_cols, n, n_cols, operands, statistics)
+        finish(n, np.float64(n_cols), scale, statistics, operands)
+        _write(x, row * n_cols, n, n_cols, operands, gamma, beta, y, past_caches)
+        _keep(n, row, statistics, mean, rstd)
+    settle()
+
+
+@kernel
+def stream_rows_kernel(part, n_parts, x, n_cols, gamma, beta, scale, y, mean, rstd):
+    """The same for large outputs and rows of one block: each is written while the next is summed."""
+    n_rows = x.size // n_cols
+    last = n_rows * (part + 1) // n_parts - 1
+    statistics, operands = np.empty((2, 1)), np.empty((5, 1), gamma.dtype)
+    row = n_rows * part // n_parts
+    row_moments(x, row * n_cols, 1, n_cols, operands, statistics)
+    while True:
+        finish(1, np.float64(n_cols), scale, statistics, operands)
+        _keep(1, row, statistics, mean, rstd)
+        if row == last:
+            break
+        centre_and_scale = operands[0, 0], operands[1, 0], operands[2, 0]
+        if gamma.size > 1:
+            write_and_sum(x, row * n_cols, n_cols, centre_and_scale, gamma, beta, y, statistics)
+        else:
+            write_and_sum(x, row * n_cols, n_cols, centre_and_scale, gamma[0], beta[0], y, statistics)
+        row += 1
+    _write(x, last * n_cols, 1, n_cols, operands, gamma, beta, y, True)
+    settle()
+
+
+@kernel
+def norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta, scale, y, past_caches, mean, rstd):
+    n_cols = n_inner * n_channels
+    n_rows = x.size // n_cols
+    last = n_rows * (part + 1) // n_parts
+    statistics = np.empty((2, batch))
+    rows = np.empty((5, batch), gamma.dtype)
+    channels = np.empty((5, batch * n_channels), gamma.dtype)
+    for row in range(n_rows * part // n_parts, last, batch):
+        n = min(batch, last - row)
+        row_moments(x, row * n_cols, n, n_cols, rows, statistics)
+        finish(n, np.float64(n_cols), scale, statistics, rows)
+        for k in range(n * n_channels):
+            for i in range(3):
+                channels[i, k] = rows[i, k // n_channels]
+            channels[3, k] = gamma[(row * n_channels + k) % gamma.size]
+            channels[4, k] = beta[(row * n_channels + k) % beta.size]
+        write_segments(x, row * n_cols, n * n_channels, n_inner, channels, y, past_caches)
+        _keep(n, row, statistics, mean, rstd)
+    settle()
+
+
+@kernel
+def norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_on_std, y, past_caches, mean, var):
+    """Unit = a block of neighbouring channels that stay in cache together."""
+    n, n_channels, n_inner = shape
+    n_blocks = -(-n_channels // block)
+    counts = np.empty(block)
+    statistics = np.empty((2, block))
+    operands = np.empty((5, block), gamma.dtype)
+    for unit in range(n_blocks * part // n_parts, n_blocks * (part + 1) // n_parts):
+        first = unit * block
+        width = min(block, n_channels - first)
+        for k in range(width):
+            counts[k] = 0
+        for i in range(n):
+            for k in range(width):
+                start = (i * n_channels + first + k) * n_inner
+                count, mu, m2 = segment_moments(x, start, start + n_inner)
+                counts[k], statistics[0, k], statistics[1, k] = welford_combine(
+                    counts[k], statistics[0, k], statistics[1, k], count, mu, m2
+                )
+        count = np.float64(n) * np.float64(n_inner)
+        for k in range(width):
+            mean[first + k] = statistics[0, k]
+            var[first + k] = statistics[1, k] / count
+        finish(width, count, (eps, eps_on_std, True), statistics, operands)
+        for k in range(width):
+            operands[3, k] = gamma[(first + k) % gamma.size]
+            operands[4, k] = beta[(first + k) % beta.size]
+        for i in range(n):
+            write_segments(x, (i * n_channels + first) * n_inner, width, n_inner, operands, y, past_caches)
+    settle()
+
+
+@kernel
+def norm_columns_kernel(part, n_parts, x, shape, fold, gamma, beta, eps, eps_on_std, y, mean, var):
+    """Channels-last x that stays in cache: its statistics, then itself."""
+    n_rows, n_channels = shape
+    sums, moments = np.empty(4 * TILE), np.empty((3, n_channels))
+    operands = np.empty((5, n_channels * fold), gamma.dtype)
+    for col in range(0, n_channels, TILE):
+        width = min(TILE, n_channels - col)
+        tile_moments(x, None, col, n_channels, n_rows, width, fold, sums, col, moments[0], moments[1], moments[2])
+    count = np.float64(n_rows)
+    for k in range(n_channels):
+        mean[k] = moments[1, k]
+        var[k] = moments[2, k] / count
+        operands[3, k] = gamma[k % gamma.size]
+        operands[4, k] = beta[k % beta.size]
+    finish(n_channels, count, (eps, eps_on_std, True), moments[1:], operands)
+    repeat_operands(operands, n_channels, fold)
+    write_folded(x, 0, n_rows, n_channels, fold, operands, gamma, beta, 1, y, False)
