@@ -6,6 +6,7 @@ words, for the gradient that is composed of torch's operations.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 from numbanorm._guests import everywhere
@@ -22,6 +23,12 @@ from numbanorm.norms_backward import (
 
 Axes = tuple[int, ...]
 _instance_norm = everywhere(tracked_instance_norm)
+
+
+@cache
+def last_axes(n: int) -> Axes:
+    """The last n axes of any array."""
+    return tuple(range(-n, 0))
 
 
 class Sets(NamedTuple):

@@ -15,7 +15,9 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 def normalize(call: Call, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """y, with a history only if one of the operands has one: else nothing is kept, nor computed for it."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+    if torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    ):
         y: Tensor = Normalization.apply(x, weight, bias, call)
         return y
     return tensor_like(call.forward(array_of(x), array_of(weight), array_of(bias), False), x)
@@ -36,14 +38,14 @@ class Normalization(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight and bias, as far as these are needed; torch casts them to their dtypes."""
         x, weight, mean, rstd = ctx.saved_tensors
-        gradients: Gradients
+        needs_dx, needs_dgamma, needs_dbeta, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph
-            gradients = differentiable(ctx.call, dy, x, weight, mean, rstd)
+            dx, dgamma, dbeta = differentiable(ctx.call, dy, x, weight, mean, rstd)
         else:
-            arrays = ctx.call.backward(*map(array_of, (dy, x, weight, mean, rstd)))
-            gradients = tensor_like(arrays[0], x), tensor_of(arrays[1]), tensor_of(arrays[2])
-        needed = zip(gradients, ctx.needs_input_grad[:3], strict=True)
-        return (*(gradient if needs else None for gradient, needs in needed), None)
+            operands = array_of(dy), array_of(x), array_of(weight), array_of(mean), array_of(rstd)
+            dx, dgamma, dbeta = ctx.call.backward(*operands)
+            dx, dgamma, dbeta = tensor_like(dx, x), tensor_of(dgamma), tensor_of(dbeta)
+        return dx if needs_dx else None, dgamma if needs_dgamma else None, dbeta if needs_dbeta else None, None
 
 
 def differentiable(call: Call, dy: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor) -> Gradients:

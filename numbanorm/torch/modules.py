@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from numbanorm.torch._calls import BatchCall, GroupCall, InstanceCall, LayerCall, RMSCall
+from numbanorm.torch._calls import BatchCall, GroupCall, InstanceCall, LayerCall, RMSCall, last_axes
 from numbanorm.torch._function import normalize
 from numbanorm.torch._tensors import array_of, served
 
@@ -27,10 +27,10 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input`, (\\*, \\*normalized_shape)."""
-        n = len(self.normalized_shape)
-        if not served(input, self.weight, self.bias) or input.shape[-n:] != self.normalized_shape:
+        shape, weight, bias = self.normalized_shape, self.weight, self.bias
+        if not served(input, weight, bias) or input.shape[-len(shape) :] != shape:
             return super().forward(input)
-        return normalize(LayerCall(tuple(range(-n, 0)), self.eps), input, self.weight, self.bias)
+        return normalize(LayerCall(last_axes(len(shape)), self.eps), input, weight, bias)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -47,13 +47,13 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x, (\\*, \\*normalized_shape)."""
-        n = len(self.normalized_shape)
-        if not served(x, self.weight, None) or x.shape[-n:] != self.normalized_shape:
+        shape, weight = self.normalized_shape, self.weight
+        if not served(x, weight, None) or x.shape[-len(shape) :] != shape:
             return super().forward(x)
         eps = self.eps
         if eps is None:
             eps = torch.finfo(torch.float64 if x.dtype is torch.float64 else torch.float32).eps
-        return normalize(RMSCall(tuple(range(-n, 0)), eps), x, self.weight, None)
+        return normalize(RMSCall(last_axes(len(shape)), eps), x, weight, None)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -68,14 +68,15 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input`, (N, C, ...)."""
+        weight, bias = self.weight, self.bias
         if (
-            not served(input, self.weight, self.bias)
+            not served(input, weight, bias)
             or input.dim() < 2
             or input.size(1) != self.num_channels
             or input.numel() == self.num_groups
         ):
             return super().forward(input)
-        return normalize(GroupCall(self.num_groups, self.eps), input, self.weight, self.bias)
+        return normalize(GroupCall(self.num_groups, self.eps), input, weight, bias)
 
 
 class _Batch(_BatchNorm):
@@ -83,25 +84,25 @@ class _Batch(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input`, (N, C, ...), updating the running statistics in training."""
+        weight, bias, training = self.weight, self.bias, self.training
         if (
-            not served(input, self.weight, self.bias)
+            not served(input, weight, bias)
             or input.dim() < 2
             or input.size(1) != self.num_features
-            or (self.training and input.numel() == self.num_features)
+            or (training and input.numel() == self.num_features)
         ):
             return super().forward(input)
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # a cumulative average
-                momentum = 1.0 / float(self.num_batches_tracked)
-        mean, var = self.running_mean, self.running_var
-        training = self.training or (mean is None and var is None)
-        if self.training and not self.track_running_stats:
-            mean = var = None
-        call = BatchCall(array_of(mean), array_of(var), training, momentum, self.eps)
-        return normalize(call, input, self.weight, self.bias)
+        mean = var = None
+        if self.track_running_stats or not training:
+            mean, var, count = self.running_mean, self.running_var, self.num_batches_tracked
+            if training and count is not None:
+                count.add_(1)
+                if self.momentum is None:  # a cumulative average
+                    momentum = 1.0 / float(count)
+        training = training or (mean is None and var is None)
+        return normalize(BatchCall(array_of(mean), array_of(var), training, momentum, self.eps), input, weight, bias)
 
 
 class BatchNorm1d(_Batch, nn.BatchNorm1d):
@@ -142,17 +143,17 @@ class _Instance(_InstanceNorm):
     """What all instance norms do once torch has checked the rank and added an axis of samples."""
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        weight, bias, mean, var = self.weight, self.bias, self.running_mean, self.running_var
         n, channels = input.shape[:2]
         if (
-            not served(input, self.weight, self.bias)
+            not served(input, weight, bias)
             or input.numel() == n * channels
-            or (channels != self.num_features and self.running_mean is not None)
+            or (channels != self.num_features and mean is not None)
         ):
             return super()._apply_instance_norm(input)
         momentum = 0.0 if self.momentum is None else self.momentum
-        running = array_of(self.running_mean), array_of(self.running_var)
         training = self.training or not self.track_running_stats
-        return normalize(InstanceCall(*running, training, momentum, self.eps), input, self.weight, self.bias)
+        return normalize(InstanceCall(array_of(mean), array_of(var), training, momentum, self.eps), input, weight, bias)
 
 
 class InstanceNorm1d(_Instance, nn.InstanceNorm1d):
