@@ -23,9 +23,11 @@ What follows torch, and what does not:
   lengths, integers, empty input), devices other than "cpu" and "cuda", meta and fake tensors, other
   subclasses of Tensor, and calls under ``torch.compile``, ``torch.export``, ``torch.jit.trace``,
   ``torch.func`` transforms, forward-mode differentiation and dispatch modes, all of which need
-  to see torch's operations. ``torch.jit.script`` takes only torch's own modules.
+  to see torch's operations. ``torch.jit.script`` and ``torch.fx`` know norms by torch's own classes:
+  a model that was traced by ``torch.fx`` can have its norms replaced, not the other way round.
 
-torch is imported here and nowhere else in the package: ``pip install 'numbanorm[torch]'``.
+torch is imported here and nowhere else in the package: ``pip install 'numbanorm[torch]'``. CUDA tensors
+need what CUDA arrays need (``numbanorm.show_config()`` says what is missing).
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from numbanorm.norms_backward import (
 )
 
 Axes = tuple[int, ...]
-_instance_norm = everywhere(tracked_instance_norm)
 
 
 @cache
@@ -145,12 +144,7 @@ class InstanceCall(NamedTuple):
         return not self.training and self.running_mean is not None
 
     def forward(self, x: Any, gamma: Any, beta: Any, stats: bool) -> Any:
-        running_mean, running_var, training, momentum, eps = self
-        settings = BatchNormSettings(momentum, eps, 1, biased=False)
-        want = "rstd" if stats else ""
-        result = _instance_norm(
-            x, gamma, beta, running_mean, running_var, training=training, settings=settings, out=None, want=want
-        )
+        result = _instance_norm(x, gamma, beta, *self, "rstd" if stats else "")
         return result if stats else result[0]
 
     def backward(self, dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any) -> Any:
@@ -160,3 +154,22 @@ class InstanceCall(NamedTuple):
 
     def sets(self, shape: Axes) -> Sets:
         return Sets(shape, tuple(range(2, len(shape))), (1,), fixed=self._fixed)
+
+
+@everywhere
+def _instance_norm(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    want: str,
+) -> tuple[Any, ...]:
+    """What layers call, for tensors on a device too."""
+    settings = BatchNormSettings(momentum, eps, 1, biased=False)
+    return tracked_instance_norm(
+        x, gamma, beta, running_mean, running_var, training=training, settings=settings, out=None, want=want
+    )

@@ -21,8 +21,9 @@ _PARAMETER_KINDS = _KINDS | {NoneType}
 def served(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
     """Whether our kernels take this call; else it is torch's. Asked in every call, and so in few words."""
     return (
-        # First, and constant while a graph is traced.
+        # First: while a graph is traced, the one is constant and the other makes numbers of shapes tensors.
         not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and type(x) in _KINDS
         and x.dtype in _DTYPES
         and (x.is_cpu or x.is_cuda)
@@ -41,7 +42,6 @@ def _is_watched(x: Tensor) -> bool:
         torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
         or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
         or x.is_neg()
     )
 

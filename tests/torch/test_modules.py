@@ -258,7 +258,7 @@ def test_errors_are_torchs(name, arguments, shape):
     assert messages[0] == messages[1]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_what_is_not_ours_is_torchs(calls, rng):
     """Meta and fake tensors, transforms, dispatch modes, traces, tensors of other kinds, nothing at all."""
     from torch._subclasses import FakeTensorMode
@@ -275,6 +275,8 @@ def test_what_is_not_ours_is_torchs(calls, rng):
         assert torch.autograd.forward_ad.unpack_dual(norm(dual)).tangent is not None
     with FlopCounterMode(display=False):
         norm(x)
+    traced = torch.jit.trace(nt.BatchNorm1d(5).eval(), x)
+    assert_close(traced(x), torch.nn.BatchNorm1d(5).eval()(x), torch.float32)
     with FakeTensorMode() as fake:
         assert nt.LayerNorm(5)(fake.from_tensor(x)).shape == (3, 5)
     negated = torch.complex(x, -x).conj().imag  # a view whose numbers are not those in memory
@@ -294,6 +296,25 @@ def test_a_compiled_model_is_torchs(calls, rng):
     assert_close(compiled(x), torch.nn.LayerNorm(5)(x), torch.float32)
     assert torch.export.export(norm, (x,)).module()(x).shape == x.shape
     assert calls == []
+
+
+def test_checkpointing_and_inference_mode(rng):
+    norm, x = nt.GroupNorm(2, 6), normal(rng, (3, 6, 4)).requires_grad_()
+    expected = step(norm, x, torch.ones_like(x))
+    for reentrant in (True, False):
+        x.grad = None
+        torch.utils.checkpoint.checkpoint(norm, x, use_reentrant=reentrant).sum().backward()
+        assert_close(x.grad, expected[1], torch.float32)
+    with torch.inference_mode():
+        assert norm(x).is_inference()
+
+
+def test_a_traced_graph_takes_our_norms(calls, rng):
+    model = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.BatchNorm1d(6)))
+    x = normal(rng, (3, 5))
+    expected = model(x)
+    assert_close(nt.replace_norms(model)(x), expected, torch.float32)
+    assert calls == ["BatchCall"]
 
 
 def test_autocast_leaves_dtypes_as_they_are(rng):
