@@ -33,7 +33,6 @@ _N_OUTPUTS = {
     "norm_groups": 3,
     "norm_channels": 3,
     "norm_rows_backward": 3,
-    "norm_rows_backward_from_output": 3,
     "norm_groups_backward": 3,
     "norm_channels_backward": 3,
     "affine_rows": 1,

@@ -46,7 +46,7 @@ launcher                    what it does
                             those of statistics that do not depend on x (evaluation)
 ==========================  ===============================================================
 
-and one from y, so that a caller need not keep x:
+and one from y, so that a caller need not keep x, which the host's backends alone have:
 
 ==================================  =======================================================
 ``norm_rows_backward_from_output``  ``norm_rows_backward`` with ``xhat = (y - beta) / gamma``;
@@ -99,5 +99,7 @@ LAUNCHERS = (
     "norm_rows_backward",
     "norm_groups_backward",
     "norm_channels_backward",
-    "norm_rows_backward_from_output",
 )
+
+#: Launchers of the cpu and reference backends alone.
+HOST_LAUNCHERS = ("norm_rows_backward_from_output",)

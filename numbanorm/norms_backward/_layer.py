@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
@@ -76,6 +75,8 @@ def layer_norm_backward(
     ------
     TypeError
         If dy, x or a statistic is not floating point.
+    NotImplementedError
+        For `recompute` on a device.
     ValueError
         If a shape does not fit, or under `recompute` gamma has a zero.
 
@@ -159,23 +160,24 @@ def _backward(
     axes = canonicalize_axes(axis, array.ndim)
     features, gamma, beta = axis_parameters(gamma, beta, array.shape, axes)
     rstd = checked_statistic("rstd", rstd, array.shape, axes)
-    if recompute and gamma is not None:
-        _check_invertible(gamma)
-    if scale.use_mean and not recompute:
-        mean = checked_statistic("mean", mean, array.shape, axes)
-    else:
-        mean = place_of(array).zeros(rstd.shape, compute_dtype(array.dtype))
+    if recompute:
+        _check_recoverable(backend, gamma)
+    # A mean that is not looked at may be anything.
+    mean = checked_statistic("mean", mean, array.shape, axes) if scale.use_mean and not recompute else rstd
     has = gamma is not None
     varies = has or beta is not None
     sets = Sets(axes, features if varies else (), dgamma=has, dbeta=has and scale.use_mean, from_output=recompute)
     return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, scale, out, beta=beta)
 
 
-def _check_invertible(gamma: Array) -> None:
-    """Raise if xhat cannot be found from y; a device is waited for."""
-    place = place_of(gamma)
-    zeros = int(place.to_host(place.evaluate(lambda g: (g == 0).sum(), gamma)))
-    if zeros:
+def _check_recoverable(backend: Any, gamma: Array | None) -> None:
+    """Raise if xhat cannot be found from y."""
+    if backend.name == "cuda":
+        raise NotImplementedError(
+            "the cuda backend takes gradients from x only: keep x and call without recompute, or use host arrays"
+        )
+    if gamma is not None and not gamma.all():
+        zeros = gamma.size - np.count_nonzero(gamma)
         raise ValueError(
             f"recompute divides by gamma, but gamma is zero in {zeros} of {gamma.size} places; "
             f"keep x and call without recompute"

@@ -37,12 +37,7 @@ _HOMES = {
 _HOME_OF = {launcher: home for home, launchers in _HOMES.items() for launcher in launchers}
 
 #: Launchers of the contract that this backend does not have yet.
-MISSING = (
-    "norm_channels_backward",
-    "norm_groups_backward",
-    "norm_rows_backward",
-    "norm_rows_backward_from_output",
-)
+MISSING = ("norm_channels_backward", "norm_groups_backward", "norm_rows_backward")
 
 __all__ = ["availability", "name", *_HOME_OF]
 
