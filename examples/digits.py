@@ -10,16 +10,14 @@ parameter counts and accuracies per epoch, and draws both curves to digits.png.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from training import OPTIMIZERS, Array, Linear, cross_entropy, draw, parameters
 
 import numbanorm as nn
 from numbanorm._digits import load_digits
-
-Array = NDArray[Any]
 
 
 class Convolution:
@@ -47,24 +45,6 @@ class Convolution:
             i, j = divmod(k, 3)
             padded[:, i : i + height, j : j + width] += columns[..., k, :]
         return padded[:, 1:-1, 1:-1]
-
-
-class Linear:
-    """y = x @ weight + bias on flattened images."""
-
-    def __init__(self, rng: np.random.Generator, inputs: int, outputs: int) -> None:
-        self.weight = (rng.standard_normal((inputs, outputs)) * (1 / inputs) ** 0.5).astype(np.float32)
-        self.bias = np.zeros(outputs, np.float32)
-        self.grad: dict[str, Array] = {}
-
-    def __call__(self, x: Array) -> Array:
-        self.shape = x.shape
-        self.x = x.reshape(len(x), -1)
-        return self.x @ self.weight + self.bias
-
-    def backward(self, dy: Array) -> Array:
-        self.grad = {"weight": self.x.T @ dy, "bias": dy.sum(0)}
-        return (dy @ self.weight.T).reshape(self.shape)
 
 
 class ReLU:
@@ -107,52 +87,6 @@ def network(seed: int, normalized: bool) -> list[Any]:
     return [*layers, Linear(rng, 2 * 2 * 32, 10)]
 
 
-def parameters(layers: list[Any]) -> Iterator[tuple[Any, str, Array]]:
-    """(layer, name, array) of all that is learnt."""
-    for layer in layers:
-        for name in ("weight", "bias", "gamma", "beta"):
-            array = getattr(layer, name, None)
-            if array is not None:
-                yield layer, name, array
-
-
-class SGD:
-    """Stochastic gradient descent."""
-
-    def __init__(self, layers: list[Any], rate: float) -> None:
-        self.layers, self.rate = layers, rate
-
-    def step(self) -> None:
-        for layer, name, array in parameters(self.layers):
-            array -= self.rate * layer.grad[name]
-
-
-class Adam:
-    """Adam (Kingma & Ba 2015); with `decay` AdamW (Loshchilov & Hutter 2019). Two extra values per parameter."""
-
-    def __init__(self, layers: list[Any], rate: float, decay: float = 0.0) -> None:
-        self.layers, self.rate, self.decay, self.steps = layers, rate, decay, 0
-        self.moments = [(np.zeros_like(a), np.zeros_like(a)) for _, _, a in parameters(layers)]
-
-    def step(self) -> None:
-        self.steps += 1
-        for (layer, name, array), (first, second) in zip(parameters(self.layers), self.moments, strict=True):
-            gradient = layer.grad[name]
-            first += 0.1 * (gradient - first)
-            second += 0.001 * (gradient**2 - second)
-            mean, square = first / (1 - 0.9**self.steps), second / (1 - 0.999**self.steps)
-            if name == "weight":
-                array *= 1 - self.rate * self.decay
-            array -= self.rate * mean / (np.sqrt(square) + 1e-8)
-
-
-OPTIMIZERS: dict[str, Callable[[list[Any]], Any]] = {
-    "sgd": lambda layers: SGD(layers, 0.05),
-    "adam": lambda layers: Adam(layers, 0.001),
-    "adamw": lambda layers: Adam(layers, 0.001, 0.01),
-}
-
-
 def forward(layers: list[Any], x: Array) -> Array:
     for layer in layers:
         x = layer(x)
@@ -161,16 +95,10 @@ def forward(layers: list[Any], x: Array) -> Array:
 
 def train_on(layers: list[Any], x: Array, labels: Array) -> float:
     """One batch: forward, cross entropy, backward. The mean loss."""
-    scores = forward(layers, x)
-    scores -= scores.max(1, keepdims=True)
-    logs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-    rows = np.arange(len(x))
-    gradient = np.exp(logs)
-    gradient[rows, labels] -= 1
-    gradient /= len(x)
+    loss, gradient = cross_entropy(forward(layers, x), labels)
     for layer in reversed(layers):
         gradient = layer.backward(gradient)
-    return float(-logs[rows, labels].mean())
+    return loss
 
 
 def accuracy(layers: list[Any], x: Array, labels: Array) -> float:
@@ -211,28 +139,6 @@ def curve(seed: int, normalized: bool, optimizer: str, epochs: int, tick: Callab
     return np.array(points)
 
 
-def draw(curves: dict[tuple[str, bool], Array], path: str) -> None:
-    """Mean and spread over the seeds of the test accuracy, one panel per optimiser."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    names = list(dict.fromkeys(name for name, _ in curves))
-    figure, axes = pyplot.subplots(1, len(names), figsize=(4.5 * len(names), 3.6), sharey=True, squeeze=False)
-    for panel, name in zip(axes[0], names, strict=True):
-        for normalized, colour in ((False, "tab:grey"), (True, "tab:blue")):
-            test = curves[name, normalized][:, :, 1]
-            epochs = np.arange(1, test.shape[1] + 1)
-            panel.plot(epochs, test.mean(0), color=colour, label="batch norm" if normalized else "without")
-            panel.fill_between(epochs, test.min(0), test.max(0), color=colour, alpha=0.2)
-        panel.set(title=name, xlabel="epoch")
-    axes[0, 0].set(ylabel="test accuracy, %")
-    axes[0, 0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
 def main(arguments: list[str] | None = None) -> dict[tuple[str, bool], Array]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10)
@@ -261,7 +167,12 @@ def main(arguments: list[str] | None = None) -> dict[tuple[str, bool], Array]:
         for epoch in range(options.epochs):
             cells = [curves[name, n][:, epoch, k] for k in (0, 1) for n in (False, True)]
             print(f"{epoch + 1:5}  " + "  ".join(f"{c.mean():6.2f} ({np.ptp(c):4.2f})" for c in cells))
-    draw(curves, options.png)
+    draw(
+        {key: c[:, :, 1] for key, c in curves.items()},
+        options.png,
+        {False: "without", True: "batch norm"},
+        "test accuracy, %",
+    )
     return curves
 
 

@@ -2,7 +2,8 @@
 
 The whole library is one sentence: a norm is statistics over some axes, then a
 normalisation with parameters over some axes. See :mod:`numbanorm.stats`,
-:mod:`numbanorm.norms` and :mod:`numbanorm.layers`.
+:mod:`numbanorm.norms` and :mod:`numbanorm.layers`, and :mod:`numbanorm.torch` for modules of torch,
+which is imported there only.
 
 Importing the package imports neither Numba nor CuPy; the backend that a call needs is
 loaded by the first call.

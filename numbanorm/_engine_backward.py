@@ -36,6 +36,8 @@ class Sets(NamedTuple):
     dbeta: bool = True
     #: Whether ``norm_channels_backward`` serves: always where statistics are fixed.
     channels: bool = False
+    #: Whether x is the y of a norm over rows, from which xhat is recovered.
+    from_output: bool = False
 
 
 def empty_parameter(place: Any, n: int, dtype: np.dtype[Any]) -> Array:
@@ -53,10 +55,13 @@ def normalize_backward(
     sets: Sets,
     scale: Scale,
     out: Array | None = None,
+    *,
+    beta: Array | None = None,
 ) -> Gradients:
     """(dx, dgamma, dbeta) of a norm; statistics have x's rank or the shape of its kept axes.
 
-    Parameter gradients have x's shape over the features, in ascending order of axes.
+    Parameter gradients have x's shape over the features, in ascending order of axes. `beta` is
+    needed where x is a y.
     """
     place = _arrays.place_of(x)
     roles = (sets.reduced, sets.features, sets.channels)
@@ -67,8 +72,8 @@ def normalize_backward(
         zero = place.zeros(tuple(x.shape[axis] for axis in sets.features), plan.compute)
         return dx, zero if sets.dgamma else None, zero.copy() if sets.dbeta else None
     if plan.norm.launcher is None:
-        return _gathered(backend, place, dy, x, gamma, mean, rstd, sets, scale, plan, out)
-    if out is not None and _engine._can_hold(place, out, x, plan.dtype, (sets.features, gamma, None)):
+        return _gathered(backend, place, dy, x, gamma, beta, mean, rstd, sets, scale, plan, out)
+    if out is not None and _engine._can_hold(place, out, x, plan.dtype, (sets.features, gamma, beta)):
         dx = np.asarray(out) if place is _arrays.HOST else out
         if norm_plan(dx.shape, dx.strides, dx.dtype, *roles).lay != plan.lay or _clash(place, dx, dy):
             dx = _engine.empty(place, plan)
@@ -77,7 +82,7 @@ def normalize_backward(
     x = x if plan.dense and place.is_aligned(x) else _like(place, x, dx)
     if dy.dtype != plan.dtype or not place.is_aligned(dy) or not _lies_as(dy, plan):
         dy = _like(place, dy, dx)
-    dgamma, dbeta = _launch(backend, place, dy, x, gamma, mean, rstd, sets, scale, plan, dx)
+    dgamma, dbeta = _launch(backend, place, dy, x, gamma, beta, mean, rstd, sets, scale, plan, dx)
     if out is not None:
         dx = _engine._delivered(place, dx, out)
     return dx, dgamma, dbeta
@@ -108,6 +113,7 @@ def _launch(
     dy: Array,
     x: Array,
     gamma: Array | None,
+    beta: Array | None,
     mean: Array,
     rstd: Array,
     sets: Sets,
@@ -125,16 +131,15 @@ def _launch(
         empty_parameter(place, n, plan.compute) if wanted else place.nothing(plan.compute)
         for wanted in (sets.dgamma, sets.dbeta)
     )
-    operands = (
-        *(norm.arranged(a).reshape(norm.view) for a in (dy, x)),
-        flat(place, gamma, 1, plan),
-        mean,
-        rstd,
-        scale.eps if scale.eps_on_std else 0.0,
-        float(scale.ddof),
-    )
+    inputs = (*(norm.arranged(a).reshape(norm.view) for a in (dy, x)), flat(place, gamma, 1, plan))
+    std_eps = scale.eps if scale.eps_on_std else 0.0
+    operands = (*inputs, mean, rstd, std_eps, float(scale.ddof))
     target = norm.arranged(dx).reshape(norm.view)
-    if norm.launcher == "norm_channels":
+    if sets.from_output:
+        assert norm.launcher == "norm_rows"
+        betas = flat(place, beta, 0, plan)
+        backend.norm_rows_backward_from_output(*inputs, betas, rstd, std_eps, scale.use_mean, target, dgamma, dbeta)
+    elif norm.launcher == "norm_channels":
         backend.norm_channels_backward(*operands, sets.fixed, target, dgamma, dbeta)
     else:
         assert not sets.fixed
@@ -161,6 +166,7 @@ def _gathered(
     dy: Array,
     x: Array,
     gamma: Array | None,
+    beta: Array | None,
     mean: Array,
     rstd: Array,
     sets: Sets,
@@ -178,15 +184,17 @@ def _gathered(
     position = {axis: i for i, axis in enumerate(order)}
     moved = [tuple(sorted(position[axis] for axis in axes)) for axes in (sets.reduced, sets.features)]
     stored = tuple(axis for axis in order if axis in sets.features)
-    if gamma is not None and gamma.ndim > 1:
-        gamma = gamma.transpose([sets.features.index(axis) for axis in stored])
+    gamma, beta = (
+        p if p is None or p.ndim < 2 else p.transpose([sets.features.index(axis) for axis in stored])
+        for p in (gamma, beta)
+    )
     gathered = [place.empty(tuple(x.shape[axis] for axis in order), plan.dtype) for _ in range(2)]
     for target, source in zip(gathered, (dy, x), strict=True):
         place.copy(target, source.transpose(order))
     dy, x = gathered
     mean, rstd = mean.transpose(order), rstd.transpose(order)
     new = sets._replace(reduced=moved[0], features=moved[1])
-    dx, *rest = normalize_backward(backend, dy, x, gamma, mean, rstd, new, scale, out=dy)
+    dx, *rest = normalize_backward(backend, dy, x, gamma, mean, rstd, new, scale, out=dy, beta=beta)
     dgamma, dbeta = (None if g is None or g.ndim < 2 else g.transpose(inverse(stored)) for g in rest)
     target = _engine.empty(place, plan) if out is None else out
     place.copy(target, dx.transpose(inverse(order)))

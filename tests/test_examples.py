@@ -9,11 +9,21 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.fixture(scope="module")
-def digits():
+@pytest.fixture(autouse=True)
+def _as_scripts(monkeypatch):
+    """The examples find one another as they do when Python runs them."""
     pytest.importorskip("rich")
     pytest.importorskip("matplotlib")
-    return runpy.run_path(str(EXAMPLES / "digits.py"))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+def load(name):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+@pytest.fixture
+def digits():
+    return load("digits")
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -43,3 +53,70 @@ def test_batch_norm_trains_faster(digits, tmp_path, capsys):
     assert np.all(with_norm > without)
     assert picture.stat().st_size > 1000
     assert "6090 without, 6186 with batch norm" in capsys.readouterr().out
+
+
+def test_losses_in_torch_are_the_same_with_our_norms(capsys):
+    pytest.importorskip("torch")
+    for options in ([], ["--channels-last", "--optimizer", "adam"]):
+        assert load("digits_torch")["main"](["--epochs", "1", *options]) < 1e-4
+    assert "at most" in capsys.readouterr().out
+
+
+@pytest.fixture
+def rnn():
+    return load("rnn")
+
+
+def in_float64(network):
+    """Replaces every array of the network, which the norm of its cell shares."""
+    for layer in network.layers:
+        for name in ("weight", "bias", "gamma", "beta"):
+            array = getattr(layer, name, None)
+            if array is not None:
+                setattr(layer, name, array.astype("f8"))
+    cell = network.cell
+    if cell.norm:
+        cell.norm.gamma, cell.norm.beta = cell.gamma, cell.beta
+    return network
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_gradient_through_time(rnn, normalized, rng):
+    """Along random directions of each parameter, in float64."""
+    network = in_float64(rnn["Network"](0, normalized))
+    batch = rnn["batch_of"](rng, 7)
+    for layer in network.layers:
+        for name in ("weight", "bias", "gamma", "beta"):
+            array = getattr(layer, name, None)
+            if array is None:
+                continue
+            rnn["train_on"](network, *batch)
+            direction = rng.standard_normal(array.shape)
+            slope = (layer.grad[name] * direction).sum()
+            losses = []
+            for sign in (1, -2, 1):
+                array += sign * 1e-6 * direction
+                losses.append(rnn["train_on"](network, *batch))
+            assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_padding_changes_nothing(rnn, rng):
+    """Neither what it holds nor how long it is."""
+    network = in_float64(rnn["Network"](0, True))
+    x, mask, parity = rnn["batch_of"](rng, 7)
+    loss = rnn["train_on"](network, x, mask, parity)
+    gradient = network.cell.grad["weight"]
+    longer = np.concatenate([np.where(mask, x, 9), np.full((3, 7, 1), 9, "f4")])
+    more = np.concatenate([mask, np.zeros((3, 7, 1), bool)]), np.concatenate([parity, np.ones((3, 7), int)])
+    assert rnn["train_on"](network, longer, *more) == pytest.approx(loss, rel=1e-12)
+    np.testing.assert_allclose(network.cell.grad["weight"], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.compiled
+def test_the_recurrent_network_learns(rnn, tmp_path, capsys):
+    picture = tmp_path / "rnn.png"
+    arguments = ["--epochs", "4", "--seeds", "1", "--rates", "0.01", "--png", str(picture)]
+    curves = rnn["main"](arguments)
+    assert all(runs[0, -1] > 55 for runs in curves.values())  # 50 by chance, give or take 0.7
+    assert picture.stat().st_size > 1000
+    assert "layer norm" in capsys.readouterr().out

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from numbanorm._bench.cases import LIBRARIES, NORMS, OPERATIONS, STATISTICS, Operation, as_float64
+from numbanorm._bench.cases import GRADIENTS, LIBRARIES, NORMS, OPERATIONS, STATISTICS, Operation, as_float64
 
-__all__ = ["LIBRARIES", "NORMS", "OPERATIONS", "STATISTICS", "Operation", "as_float64"]
+__all__ = ["GRADIENTS", "LIBRARIES", "NORMS", "OPERATIONS", "STATISTICS", "Operation", "as_float64"]

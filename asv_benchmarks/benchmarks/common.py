@@ -77,10 +77,10 @@ def ratio(calls: Mapping[str, Call], over: str, under: str) -> float:
     return rounded(times[over] / times[under])
 
 
-class Comparison(ABC):
-    """An operation on a shape by a library: its time and its error.
+class Prepared(ABC):
+    """An operation on a shape by a library, ready to be called.
 
-    Abstract, and so ignored by asv, until a subclass says `params` and `error`.
+    Abstract, and so ignored by asv, until a subclass says `params`.
     """
 
     param_names = ("operation", "shape", "library")
@@ -93,14 +93,18 @@ class Comparison(ABC):
     def params(self) -> list[list[Any]]:
         """Operations, shapes and libraries."""
 
+    def setup(self, name: str, shape: tuple[int, ...], library: str) -> None:
+        prepare_library(library)
+        self.call = prepared(name, shape, library)
+
+
+class Comparison(Prepared):
+    """Its time and its error; abstract until a subclass says `params` and `error`."""
+
     @staticmethod
     @abstractmethod
     def error(result: Any, reference: np.ndarray) -> float:
         """How wrong a result is."""
-
-    def setup(self, name: str, shape: tuple[int, ...], library: str) -> None:
-        prepare_library(library)
-        self.call = prepared(name, shape, library)
 
     def time_call(self, *_: Any) -> None:
         self.call()

@@ -1,4 +1,4 @@
-"""Norms: time, and error of the output."""
+"""Norms: time, and error of the output; time of their gradients."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .cases import NORMS, as_float64
-from .common import Comparison, parameters
+from .cases import GRADIENTS, NORMS, as_float64
+from .common import Comparison, Prepared, parameters
 
 
 class _Norms(Comparison):
@@ -30,3 +30,18 @@ class Columns(_Norms):
 
 class Images(_Norms):
     params = parameters(NORMS, "images", "channels_last")
+
+
+class _Gradients(Prepared):
+    """dx, dgamma and dbeta after a forward that is not timed."""
+
+    def time_backward(self, *_: Any) -> None:
+        self.call()
+
+
+class RowGradients(_Gradients):
+    params = parameters(GRADIENTS, "rows")
+
+
+class ImageGradients(_Gradients):
+    params = parameters(GRADIENTS, "images", "channels_last")

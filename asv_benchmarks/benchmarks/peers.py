@@ -49,6 +49,13 @@ class Norms(_Peers):
     params = (names(_CELLS[group]), list(LIBRARIES))
 
 
+class Gradients(_Peers):
+    """Those of the same norms, torch's by its autograd."""
+
+    group = "gradients"
+    params = (names(_CELLS[group]), list(LIBRARIES))
+
+
 class Standardize(_Peers):
     """Which torch has no single call for."""
 

@@ -13,7 +13,7 @@ import numba
 from numbanorm._bench import contests
 from numbanorm._bench.cells import Cell
 
-from .common import PROFILE, names, ratio, require
+from .common import PROFILE, names, ratio, require, rounded
 
 
 def _of(cells: Iterable[Cell], name: str) -> Cell:
@@ -35,6 +35,24 @@ class Copy:
 
     def track_share(self, name: str, output: str) -> float:
         return ratio(self.calls, "ceiling", "given" if output == "given" else "numbanorm")
+
+    track_share.unit = "of the copy's speed"
+
+
+class CopyOfGradient:
+    """The time of a copy of as many bytes as a gradient must move, half as many again as x's copy, over its own."""
+
+    params = (names(PROFILE.large_gradients()),)
+    param_names = ("cell",)
+    timeout = 600
+
+    def setup(self, name: str) -> None:
+        self.cell = _of(PROFILE.large_gradients(), name)
+        self.calls = contests.contest(self.cell, ceiling=True).all_right()
+
+    def track_share(self, *_: Any) -> float:
+        passes = self.cell.moved / self.cell.nbytes
+        return rounded(passes / 2 * ratio(self.calls, "ceiling", "numbanorm"))
 
     track_share.unit = "of the copy's speed"
 

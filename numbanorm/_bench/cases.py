@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm._bench import formulas
+from numbanorm._bench import formulas, gradients
 from numbanorm._bench.formulas import per_channel
 
 Array = NDArray[Any]
@@ -62,6 +62,8 @@ class Operation:
     torch: Factory
     #: Whether the result is as large as x.
     is_norm: bool = True
+    #: Whether that is dx, with sums for the parameters.
+    is_gradient: bool = False
 
     def data(self, shape: Shape, mean: float = 1.0, std: float = 2.0, dtype: str = "float32") -> Data:
         """Operands, the same on every run: x in `dtype`, parameters in float32."""
@@ -102,10 +104,16 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 
 def as_float64(result: Any) -> Array:
-    """Any library's result as one array; (mean, var) along a new first axis."""
-    if isinstance(result, tuple):
-        return np.stack([as_float64(part) for part in result])
-    return np.asarray(result, np.float64)
+    """Any library's result as one array; (mean, var) along a new first axis.
+
+    A gradient is flat: dx, then the parameters' sums, each divided by the root of the number of its terms.
+    """
+    if not isinstance(result, tuple):
+        return np.asarray(result, np.float64)
+    parts = [as_float64(part) for part in result if part is not None]
+    if len({part.shape for part in parts}) == 1:
+        return np.stack(parts)
+    return np.concatenate([part.ravel() / (parts[0].size / part.size) ** 0.5 for part in parts])
 
 
 def num_groups(channels: int) -> int:
@@ -210,4 +218,71 @@ NORMS = (
     ),
 )
 
-OPERATIONS = {operation.name: operation for operation in (*STATISTICS, *NORMS)}
+
+def _gradient(of: str, numbanorm: Factory, numpy: Factory, *leaves: str) -> Operation:
+    """That of a norm; torch finds it by itself, with respect to x and the parameters among `leaves`."""
+    norm = next(norm for norm in NORMS if norm.name == of)
+    torch = gradients.by_torch(norm.torch, "x", *leaves)
+    return Operation(f"{of}_backward", norm.layout, numbanorm, numpy, torch, is_gradient=True)
+
+
+def _batch_norm_gradient(training: bool, nhwc: bool) -> Operation:
+    axis, options = ((0, 1, 2), {"channel_axis": -1}) if nhwc else ((0, 2, 3), {})
+    spread = (lambda parameter: parameter) if nhwc else per_channel
+
+    def ours(nn: Any, d: Data) -> Any:
+        result = nn.batch_norm(*d, training=training, return_stats=True, **options)
+        return gradients.ours(nn.batch_norm_backward, d, result, training=training, **options)
+
+    def numpy(_: Any, d: Data) -> Any:
+        given = None if training else (spread(d.running_mean), spread(d.running_var))
+        return partial(gradients.numpy_gradient, d.x, spread(d.gamma), axis, axis, given=given)
+
+    name = f"batch_norm_{'training' if training else 'evaluation'}{'_nhwc' if nhwc else ''}"
+    return _gradient(name, ours, numpy, "gamma", "beta")
+
+
+GRADIENTS = (
+    _gradient(
+        "layer_norm",
+        lambda nn, d: gradients.ours(nn.layer_norm_backward, d, nn.layer_norm(d.x, d.gamma, d.beta, return_stats=True)),
+        lambda _, d: partial(gradients.numpy_gradient, d.x, d.gamma, -1, 0),
+        "gamma",
+        "beta",
+    ),
+    _gradient(
+        "rms_norm",
+        lambda nn, d: gradients.ours(nn.rms_norm_backward, d, nn.rms_norm(d.x, d.gamma, return_stats=True)),
+        lambda _, d: partial(gradients.numpy_gradient, d.x, d.gamma, -1, 0, eps=1e-6, use_mean=False),
+        "gamma",
+    ),
+    _batch_norm_gradient(training=True, nhwc=False),
+    _batch_norm_gradient(training=False, nhwc=False),
+    _batch_norm_gradient(training=True, nhwc=True),
+    _batch_norm_gradient(training=False, nhwc=True),
+    _gradient(
+        "group_norm",
+        lambda nn, d: gradients.ours(
+            nn.group_norm_backward,
+            d,
+            nn.group_norm(d.x, num_groups(len(d.gamma)), d.gamma, d.beta, return_stats=True),
+            num_groups(len(d.gamma)),
+        ),
+        lambda _, d: partial(
+            gradients.numpy_gradient, d.x, per_channel(d.gamma), -1, (0, 2, 3), num_groups=num_groups(len(d.gamma))
+        ),
+        "gamma",
+        "beta",
+    ),
+    _gradient(
+        "instance_norm",
+        lambda nn, d: gradients.ours(
+            nn.instance_norm_backward, d, nn.instance_norm(d.x, d.gamma, d.beta, return_stats=True)
+        ),
+        lambda _, d: partial(gradients.numpy_gradient, d.x, per_channel(d.gamma), (2, 3), (0, 2, 3)),
+        "gamma",
+        "beta",
+    ),
+)
+
+OPERATIONS = {operation.name: operation for operation in (*STATISTICS, *NORMS, *GRADIENTS)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from numbanorm._bench.cases import NORMS, OPERATIONS, STATISTICS, Operation, Shape
+from numbanorm._bench.cases import GRADIENTS, NORMS, OPERATIONS, STATISTICS, Operation, Shape
 
 #: Norms that torch has as one call.
 FUNCTIONAL = tuple(operation for operation in NORMS if operation.name != "standardize")
@@ -37,8 +37,9 @@ class Cell(NamedTuple):
 
     @property
     def moved(self) -> int:
-        """Bytes that must pass between memory and processor: x once, and a result as large."""
-        return self.nbytes * (2 if OPERATIONS[self.operation].is_norm else 1)
+        """Bytes that must pass between memory and processor: x once, and a result as large, and dy."""
+        operation = OPERATIONS[self.operation]
+        return self.nbytes * (1 + operation.is_norm + operation.is_gradient)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Profile:
     small: int = 1 << 14
     middling: int = 16_000_000
     large: int = 64_000_000
+    #: Beyond this the reference of a gradient takes more memory than benchmarks should.
+    largest: int = 150_000_000
 
     def shapes(self, layout: str) -> tuple[Shape, ...]:
         """Shapes of a layout. A single row has no statistics over the first axis."""
@@ -80,6 +83,7 @@ class Profile:
         whole = [op for op in (*MEAN_VAR, *VAR, *FUNCTIONAL) if op.layout != "columns"]
         return {
             "norms": self._cells(FUNCTIONAL),
+            "gradients": self.gradients(),
             "standardize": [Cell("standardize", shape) for shape in self.columns],
             "mean_var": self._cells(MEAN_VAR),
             "var": self._cells(VAR),
@@ -93,6 +97,19 @@ class Profile:
         cached = [Cell("layer_norm", shape) for shape in self.cached]
         large = [cell for cell in self._cells(FUNCTIONAL) if cell.nbytes >= self.large]
         return list(dict.fromkeys([*cached, *large]))
+
+    def gradients(self) -> list[Cell]:
+        """Gradients on all shapes but the largest."""
+        return [
+            cell
+            for cell in self._cells(GRADIENTS)
+            if cell.nbytes <= self.largest and cell.shape in self.shapes(OPERATIONS[cell.operation].layout)
+        ]
+
+    def large_gradients(self) -> list[Cell]:
+        """Gradients to be held against a copy."""
+        of_rows = ("layer_norm_backward", "rms_norm_backward")
+        return [cell for cell in self.gradients() if cell.operation in of_rows and cell.nbytes >= self.large]
 
     def reads(self) -> list[Cell]:
         """Statistics to be held against a read."""

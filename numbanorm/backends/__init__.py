@@ -46,6 +46,14 @@ launcher                    what it does
                             those of statistics that do not depend on x (evaluation)
 ==========================  ===============================================================
 
+and one from y, so that a caller need not keep x, which the host's backends alone have:
+
+==================================  =======================================================
+``norm_rows_backward_from_output``  ``norm_rows_backward`` with ``xhat = (y - beta) / gamma``;
+                                    gamma and beta one per column, or one for all where
+                                    dgamma and dbeta are not wanted; gamma without zeros
+==================================  =======================================================
+
 With ``xhat = (x - mean) * rstd``, ``g = dy * gamma`` and means over the n elements of a set::
 
     dx = rstd * (g - mean(g) - xhat * sum(g * xhat) / (n - ddof) / (1 - std_eps * rstd))
@@ -92,3 +100,6 @@ LAUNCHERS = (
     "norm_groups_backward",
     "norm_channels_backward",
 )
+
+#: Launchers of the cpu and reference backends alone.
+HOST_LAUNCHERS = ("norm_rows_backward_from_output",)

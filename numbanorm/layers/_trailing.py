@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
 from numbanorm._engine_backward import Gradients
-from numbanorm._errors import check_eps, wrong_normalized_shape
+from numbanorm._errors import check_choice, check_eps, wrong_normalized_shape
 from numbanorm._guests import everywhere
 from numbanorm.layers._gradients import Kept
 from numbanorm.layers._layer import Layer
@@ -29,9 +29,12 @@ class _TrailingAxes(Layer):
         eps: float,
         dtype: DTypeLike,
         device: str | int | None,
+        keep: str,
     ) -> None:
         super().__init__(dtype, device)
         check_eps(type(self).__name__, eps)
+        check_choice("keep", keep, ("x", "y"))
+        self.keep = keep
         lengths = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
         self.normalized_shape = tuple(index(length) for length in lengths)
         if not self.normalized_shape or min(self.normalized_shape) < 1:
@@ -46,8 +49,11 @@ class _TrailingAxes(Layer):
 
     def _kept_call(self, x: Array, out: Array | None, result: Any, keeps: bool) -> Array:
         """y of a norm's result, the rest of which is kept for the gradient."""
-        self._keep(x, out, result[1:] if keeps else ())
         y: Array = result[0] if keeps else result
+        if self.keep == "y":
+            self._keep(y, None, result[1:] if keeps else ())
+        else:
+            self._keep(x, out, result[1:] if keeps else ())
         return y
 
 
@@ -64,11 +70,16 @@ class LayerNorm(_TrailingAxes):
         Whether there are parameters.
     bias : bool
         Whether beta is among them.
+    keep : {"x", "y"}
+        What a call keeps for :meth:`backward`. With "y", which the next layer has anyway, x may be
+        freed or overwritten (y may not, before the gradient), and gamma must have no zeros; see
+        `recompute` of :func:`numbanorm.layer_norm_backward`.
 
     Raises
     ------
     ValueError
-        On a call, if x does not end in `normalized_shape`.
+        On a call, if x does not end in `normalized_shape`; in :meth:`backward`, if y is kept and gamma
+        has a zero.
 
     Examples
     --------
@@ -87,10 +98,11 @@ class LayerNorm(_TrailingAxes):
         elementwise_affine: bool = True,
         bias: bool = True,
         *,
+        keep: str = "x",
         dtype: DTypeLike = np.float32,
         device: str | int | None = None,
     ) -> None:
-        super().__init__(normalized_shape, eps, dtype, device)
+        super().__init__(normalized_shape, eps, dtype, device, keep)
         self.elementwise_affine = elementwise_affine
         self.gamma = self._filled(1, self.normalized_shape) if elementwise_affine else None
         self.beta = self._filled(0, self.normalized_shape) if elementwise_affine and bias else None
@@ -107,7 +119,10 @@ class LayerNorm(_TrailingAxes):
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, _ = kept
-        gradients: Gradients = layer_norm_backward(dy, x, self.gamma, mean, rstd, axis=self._axes(x), out=out)
+        axes, recompute = self._axes(x), self.keep == "y"
+        gradients: Gradients = layer_norm_backward(
+            dy, x, self.gamma, mean, rstd, axis=axes, beta=self.beta, recompute=recompute, out=out
+        )
         return gradients
 
     def _settings(self) -> str:
@@ -125,6 +140,8 @@ class RMSNorm(_TrailingAxes):
         Added to the mean square; 1e-6, where torch's default is the dtype's epsilon.
     elementwise_affine : bool
         Whether there is a gamma.
+    keep : {"x", "y"}
+        As for :class:`LayerNorm`.
 
     Examples
     --------
@@ -139,10 +156,11 @@ class RMSNorm(_TrailingAxes):
         eps: float = 1e-6,
         elementwise_affine: bool = True,
         *,
+        keep: str = "x",
         dtype: DTypeLike = np.float32,
         device: str | int | None = None,
     ) -> None:
-        super().__init__(normalized_shape, eps, dtype, device)
+        super().__init__(normalized_shape, eps, dtype, device, keep)
         self.elementwise_affine = elementwise_affine
         self.gamma = self._filled(1, self.normalized_shape) if elementwise_affine else None
 
@@ -156,7 +174,9 @@ class RMSNorm(_TrailingAxes):
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, _, rstd, _ = kept
-        gradients: Gradients = rms_norm_backward(dy, x, self.gamma, None, rstd, axis=self._axes(x), out=out)
+        gradients: Gradients = rms_norm_backward(
+            dy, x, self.gamma, None, rstd, axis=self._axes(x), recompute=self.keep == "y", out=out
+        )
         return gradients
 
     def _settings(self) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
@@ -29,6 +28,8 @@ def layer_norm_backward(
     axis: Axis = -1,
     eps: float = 1e-5,
     eps_on: str = "var",
+    beta: Any = None,
+    recompute: bool = False,
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.layer_norm`.
@@ -54,6 +55,12 @@ def layer_norm_backward(
     eps, eps_on
         As in the forward; `eps` matters with ``eps_on="std"`` only, where the last term of dx is
         divided by ``std * rstd``. For a row of equal numbers, where that is 0 / 0, the term is zero.
+    beta : array_like, optional
+        As in the forward; needed for `recompute` only.
+    recompute : bool
+        Whether `x` is the *y* of the forward, from which ``xhat = (y - beta) / gamma`` is recovered: then
+        x need not be kept, nor mean, which may be None. xhat is as good as the rounding of y leaves
+        it: digits are lost where gamma is small beside beta, and in 16 bits.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -68,8 +75,10 @@ def layer_norm_backward(
     ------
     TypeError
         If dy, x or a statistic is not floating point.
+    NotImplementedError
+        For `recompute` on a device.
     ValueError
-        If a shape does not fit.
+        If a shape does not fit, or under `recompute` gamma has a zero.
 
     Examples
     --------
@@ -81,9 +90,14 @@ def layer_norm_backward(
     array([[ 0.229, -0.344,  0.115]])
     >>> dgamma.round(3), dbeta
     (array([-1.069,  0.   ,  0.   ]), array([1., 0., 0.]))
+
+    From y, which is needed anyway as the next operation's x:
+
+    >>> nn.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), y, gamma, None, rstd, recompute=True)[0].round(3)
+    array([[ 0.229, -0.344,  0.115]])
     """
     scale = checked_scale("layer_norm", eps, eps_on)
-    return _backward(dy, x, gamma, mean, rstd, axis, scale, out)
+    return _backward(dy, x, gamma, beta, mean, rstd, axis, scale, recompute, out)
 
 
 @everywhere
@@ -95,6 +109,7 @@ def rms_norm_backward(
     rstd: Any,
     *,
     axis: Axis = -1,
+    recompute: bool = False,
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.rms_norm`.
@@ -124,19 +139,46 @@ def rms_norm_backward(
     >>> dx.round(4), dgamma.round(4)
     (array([ 0.181 , -0.1358]), array([0.8485, 0.    ]))
     """
-    return _backward(dy, x, gamma, None, rstd, axis, Scale(0.0, use_mean=False), out)
+    return _backward(dy, x, gamma, None, None, rstd, axis, Scale(0.0, use_mean=False), recompute, out)
 
 
-def _backward(dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any, axis: Axis, scale: Scale, out: Any) -> Gradients:
+def _backward(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    rstd: Any,
+    axis: Axis,
+    scale: Scale,
+    recompute: bool,
+    out: Any,
+) -> Gradients:
     """A norm whose parameters vary over the axes of its statistics."""
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd)
+    beta = beta if recompute else None
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, beta)
     axes = canonicalize_axes(axis, array.ndim)
-    features, gamma, _ = axis_parameters(gamma, None, array.shape, axes)
+    features, gamma, beta = axis_parameters(gamma, beta, array.shape, axes)
     rstd = checked_statistic("rstd", rstd, array.shape, axes)
-    if scale.use_mean:
-        mean = checked_statistic("mean", mean, array.shape, axes)
-    else:
-        mean = place_of(array).zeros(rstd.shape, compute_dtype(array.dtype))
+    if recompute:
+        _check_recoverable(backend, gamma)
+    # A mean that is not looked at may be anything.
+    mean = checked_statistic("mean", mean, array.shape, axes) if scale.use_mean and not recompute else rstd
     has = gamma is not None
-    sets = Sets(axes, features if has else (), dgamma=has, dbeta=has and scale.use_mean)
-    return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, scale, out)
+    varies = has or beta is not None
+    sets = Sets(axes, features if varies else (), dgamma=has, dbeta=has and scale.use_mean, from_output=recompute)
+    return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, scale, out, beta=beta)
+
+
+def _check_recoverable(backend: Any, gamma: Array | None) -> None:
+    """Raise if xhat cannot be found from y."""
+    if backend.name == "cuda":
+        raise NotImplementedError(
+            "the cuda backend takes gradients from x only: keep x and call without recompute, or use host arrays"
+        )
+    if gamma is not None and not gamma.all():
+        zeros = gamma.size - np.count_nonzero(gamma)
+        raise ValueError(
+            f"recompute divides by gamma, but gamma is zero in {zeros} of {gamma.size} places; "
+            f"keep x and call without recompute"
+        )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numbanorm._dtypes import compute_dtype
-from numbanorm.backends import LAUNCHERS, cpu, cuda, reference
+from numbanorm.backends import HOST_LAUNCHERS, LAUNCHERS, cpu, cuda, reference
 from tests import oracle
 from tests.oracle import as_dtype, assert_normalized
 
@@ -22,7 +22,7 @@ def parameters(function):
     return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", [*LAUNCHERS, *HOST_LAUNCHERS])
 def test_signatures_are_equal(launcher):
     assert parameters(getattr(cpu, launcher)) == parameters(getattr(reference, launcher))
 
@@ -31,7 +31,7 @@ def test_signatures_are_equal(launcher):
 def test_every_launcher_is_there_and_documented(backend):
     assert backend.name == backend.__name__.rsplit(".", 1)[1]
     assert backend.availability() is None
-    for launcher in LAUNCHERS:
+    for launcher in (*LAUNCHERS, *HOST_LAUNCHERS):
         assert getattr(backend, launcher).__doc__
         home = getattr(backend, launcher).__module__.rsplit(".", 1)[1]
         twin = getattr(import_module(f"numbanorm.backends.reference.{home}"), launcher)

@@ -80,6 +80,55 @@ def test_norm_channels_backward(n, n_channels, n_inner, dtype, seed, fixed, sing
     assert_equal_gradients("norm_channels_backward", arrays, (0.0, 0.0, fixed), n_channels, wanted)
 
 
+def from_output(arrays, beta, use_mean):
+    """The operands of a gradient from y, in x's dtype, for those of one from x."""
+    dy, x, gamma, mean, rstd = arrays
+    xhat = (x.astype("f8") - mean[:, None] * use_mean) * rstd[:, None]
+    return dy, (xhat * gamma + beta).astype(x.dtype), gamma, beta, rstd
+
+
+@given(dimension, dimension, dtypes, seeds, st.booleans(), st.sampled_from([0.0, 0.01]), st.booleans(), wanting)
+def test_norm_rows_backward_from_output(n_rows, n_cols, dtype, seed, use_mean, std_eps, single, wanted):
+    """The same y for both backends: what its rounding leaves out is out for both."""
+    n = 1 if single else n_cols
+    arrays = operands((n_rows, n_cols), (1,), n, dtype, seed, use_mean=use_mean)
+    gamma = arrays[2] + np.copysign(np.float32(0.5), arrays[2]).astype(arrays[2].dtype)
+    beta = np.random.default_rng(seed).standard_normal(n).astype(gamma.dtype)
+    operands_ = from_output((*arrays[:2], gamma, *arrays[3:]), beta, use_mean)
+    wanted = wanted if n == n_cols else (True, False, False)
+    assert_equal_gradients("norm_rows_backward_from_output", operands_, (std_eps, use_mean), n, wanted)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("shape", [(700, 300), (40, 3000), (2, 70_000), (20, 33_000)])
+@pytest.mark.parametrize("dtype", oracle.FLOATS)
+def test_from_output_of_large_shapes_is_as_from_x(shape, dtype):
+    """In the dtype of sums; and into the memory of y or dy."""
+    dy, x, gamma, mean, rstd = operands(shape, (1,), shape[1], dtype, 0)
+    gamma = np.abs(gamma) + 0.5
+    beta = np.random.default_rng(1).standard_normal(shape[1]).astype(gamma.dtype)
+    arrays = from_output((dy, x, gamma, mean, rstd), beta, True)
+    assert_equal_gradients("norm_rows_backward_from_output", arrays, (0.0, True), shape[1])
+    results = []
+    for launcher, inputs, options in (
+        ("norm_rows_backward", (dy, x, gamma, mean, rstd), (0.0, 0.0, True)),
+        ("norm_rows_backward_from_output", arrays, (0.0, True)),
+    ):
+        outputs = [np.full(s, np.nan, gamma.dtype) for s in (shape[1], shape[1])]
+        dx = np.full(shape, np.nan, x.dtype)
+        getattr(cpu, launcher)(*inputs, *options, dx, *outputs)
+        results.append((dx, *outputs))
+    limit = {"float64": 1e-11, "float32": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}[dtype]
+    for expected, actual in zip(*results, strict=True):
+        largest = np.abs(expected.astype("f8")).max()
+        np.testing.assert_allclose(actual.astype("f8"), expected.astype("f8"), rtol=limit, atol=limit * largest)
+    for which in range(2):
+        inputs = [arrays[0].copy(), arrays[1].copy()]
+        nothing = np.empty(0, gamma.dtype)
+        cpu.norm_rows_backward_from_output(*inputs, *arrays[2:], 0.0, True, inputs[which], nothing, nothing)
+        np.testing.assert_array_equal(inputs[which], results[1][0])
+
+
 #: Each takes another way through the launchers: tiles, pieces of rows, few rows, joined rows, ...
 LARGE = [
     ("norm_rows_backward", (700, 300), (1,), 300),

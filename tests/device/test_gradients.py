@@ -64,3 +64,10 @@ def test_layers(place, make, training):
     assert list(layer.grad) == list(host.grad)
     for name, gradient in layer.grad.items():
         assert_gradient(place.numpy(gradient), host.grad[name].astype("f8"))
+
+
+def test_from_y_is_the_hosts(place):
+    x, dy = place.array(X), place.array(DY)
+    y, _, rstd = nn.rms_norm(x, return_stats=True)
+    with pytest.raises(NotImplementedError, match="gradients from x only"):
+        nn.rms_norm_backward(dy, y, None, None, rstd, recompute=True)

@@ -178,3 +178,24 @@ def test_state_and_device_are_left_alone(rng):
     layer.backward(np.ones((5, 3), "f4"))
     for key, value in layer.state_dict().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("make", [lambda **k: nn.LayerNorm((4, 5), **k), lambda **k: nn.RMSNorm(5, **k)])
+def test_layers_that_keep_y(make, backend, rng):
+    """The same gradient, while x may be overwritten; y is kept, not a copy."""
+    x, dy = rng.standard_normal((2, 3, 4, 5)).astype("f4")
+    first, second = make(), make(keep="y")
+    for layer in (first, second):
+        layer.gamma[...] = np.linspace(0.5, 2, layer.gamma.size).reshape(layer.gamma.shape)
+        if layer.beta is not None:
+            layer.beta[...] = 1.5
+    first(x)
+    wanted = first.backward(dy)
+    memory = x.copy()
+    y = second(memory, out=memory)
+    assert second._kept.x is y is memory
+    np.testing.assert_allclose(second.backward(dy), wanted, rtol=1e-4, atol=1e-5)
+    for name, gradient in first.grad.items():
+        np.testing.assert_allclose(second.grad[name], gradient, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="keep must be one of 'x', 'y'"):
+        make(keep="both")

@@ -268,3 +268,73 @@ def test_errors():
     ):
         with pytest.raises(error, match=text):
             call()
+
+
+@pytest.mark.parametrize("axes", [(3,), (2, 3), (1,), (0, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize("eps_on", ["var", "std"])
+def test_from_y(axes, eps_on, backend, rng):
+    """As from x: of layer and RMS norm, in any layout, with and without parameters."""
+    x, dy = draw(rng, SHAPE)
+    gamma, beta = rng.uniform(0.5, 2, (2, *(SHAPE[axis] for axis in axes)))
+    options = {"axis": axes, "eps": 0.1, "eps_on": eps_on}
+    for same in (x, np.asfortranarray(x), x[:, ::-1]):
+        for g, b in ((gamma, beta), (-gamma, None), (None, beta), (None, None)):
+            y, mean, rstd = nn.layer_norm(same, g, b, return_stats=True, **options)
+            wanted = nn.layer_norm_backward(dy, same, g, mean, rstd, **options)
+            actual = nn.layer_norm_backward(dy, y, g, None, rstd, beta=b, recompute=True, **options)
+            for a, w in zip(actual, wanted, strict=True):
+                assert (a is w is None) or assert_gradient(a, w) is None
+        y, _, rstd = nn.rms_norm(same, gamma, axis=axes, return_stats=True)
+        wanted = nn.rms_norm_backward(dy, same, gamma, None, rstd, axis=axes)
+        actual = nn.rms_norm_backward(dy, y, gamma, None, rstd, axis=axes, recompute=True)
+        for a, w in zip(actual[:2], wanted[:2], strict=True):
+            assert_gradient(a, w)
+        assert actual[2] is None
+    out = y.copy()
+    assert nn.rms_norm_backward(dy, out, gamma, None, rstd, axis=axes, recompute=True, out=out)[0] is out
+    assert_gradient(out, wanted[0])
+
+
+def test_central_differences_from_y(backend, rng):
+    x, dy = draw(rng, (3, 4))
+    gamma, beta = rng.uniform(0.5, 2, (2, 4))
+    y, _, rstd = nn.layer_norm(x, gamma, beta, return_stats=True)
+    actual = nn.layer_norm_backward(dy, y, gamma, None, rstd, beta=beta, recompute=True)
+    for a, value, function in zip(
+        actual,
+        (x, gamma, beta),
+        (
+            lambda v: nn.layer_norm(v, gamma, beta),
+            lambda v: nn.layer_norm(x, v, beta),
+            lambda v: nn.layer_norm(x, gamma, v),
+        ),
+        strict=True,
+    ):
+        wanted = central_differences(function, value, dy)
+        np.testing.assert_allclose(a, wanted, rtol=1e-7, atol=1e-7 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("dtype", oracle.FLOATS)
+def test_from_y_far_from_zero(dtype, backend, rng):
+    """The mean of x is of no concern: y does not know it."""
+    if dtype == "float16":
+        pytest.skip("has no numbers that are far from zero and differ")
+    x, dy = draw(rng, (64, 300), dtype, offset=1e4 if dtype != "bfloat16" else 10)
+    gamma, beta = rng.uniform(0.5, 2, (2, 300)).astype("f4")
+    y, _, rstd = nn.layer_norm(x, gamma, beta, return_stats=True)
+    actual = nn.layer_norm_backward(dy, y, gamma, None, rstd, beta=beta, recompute=True)
+    for a, w in zip(actual, expected(dy, x, gamma, (1,), (1,)), strict=True):
+        assert_gradient(a, w, {"bfloat16": "bfloat16", "float32": "float32"}.get(dtype, "float32"), 3)
+
+
+def test_what_cannot_be_recovered():
+    x, gamma = np.ones((2, 4)), np.array([1.0, 0, 2, 0])
+    one = np.ones((2, 1))
+    for call in (
+        lambda: nn.layer_norm_backward(x, x, gamma, None, one, recompute=True),
+        lambda: nn.rms_norm_backward(x, x, gamma, None, one, recompute=True),
+    ):
+        with pytest.raises(ValueError, match="gamma is zero in 2 of 4 places"):
+            call()
+    with pytest.raises(ValueError, match="beta should have shape"):
+        nn.layer_norm_backward(x, x, None, None, one, beta=np.ones(3), recompute=True)

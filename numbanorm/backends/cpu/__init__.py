@@ -19,6 +19,7 @@ from numbanorm.backends.cpu.normalize_backward import (
     norm_groups_backward,
     norm_rows_backward,
 )
+from numbanorm.backends.cpu.normalize_from_output import norm_rows_backward_from_output
 
 name = "cpu"
 
@@ -45,5 +46,6 @@ __all__ = [
     "norm_groups_backward",
     "norm_rows",
     "norm_rows_backward",
+    "norm_rows_backward_from_output",
     "update_running",
 ]

@@ -23,6 +23,7 @@ from numbanorm.backends.reference.normalize_backward import (
     norm_groups_backward,
     norm_rows_backward,
 )
+from numbanorm.backends.reference.normalize_from_output import norm_rows_backward_from_output
 
 name = "reference"
 
@@ -49,5 +50,6 @@ __all__ = [
     "norm_groups_backward",
     "norm_rows",
     "norm_rows_backward",
+    "norm_rows_backward_from_output",
     "update_running",
 ]

@@ -18,11 +18,11 @@ def _xhat(x: Array, mean: Array, rstd: Array, axes: tuple[int, ...], recentred: 
     return np.asarray(centred * rstd)
 
 
-def _through_statistics(
+def through_statistics(
     g: Array, xhat: Array, rstd: Array, axes: tuple[int, ...], std_eps: float, ddof: float, use_mean: bool
 ) -> Array:
     """dx of ``y = xhat`` whose statistics over `axes` depend on x, for a gradient g with respect to xhat."""
-    n = g[0].size if axes == (1, 2) else g[:, 0].size
+    n = np.prod([g.shape[axis] for axis in axes])
     share = 1 - std_eps * rstd  # std / (std + eps)
     slope = np.divide(1, share, out=np.zeros_like(share), where=share > 0)
     through_var = xhat * (g * xhat).sum(axes, keepdims=True) / (n - ddof) * slope
@@ -71,7 +71,7 @@ def norm_groups_backward(
     if dx.size:
         parameter = np.arange(n_rows * n_channels).reshape(n_rows, n_channels, 1)
         g = gradient * gamma[parameter % gamma.size]
-        dx[...] = _through_statistics(g, xhat, scale, (1, 2), std_eps, ddof, use_mean).astype(dx.dtype)
+        dx[...] = through_statistics(g, xhat, scale, (1, 2), std_eps, ddof, use_mean).astype(dx.dtype)
     if dgamma.size:
         dgamma[...] = (gradient * xhat).sum(2).reshape(-1, dgamma.size).sum(0)
     if dbeta.size:
@@ -97,7 +97,7 @@ def norm_channels_backward(
     gradient = dy.astype(np.float64)
     if dx.size:
         g = gradient * factor
-        result = scale * g if fixed else _through_statistics(g, xhat, scale[None], (0, 2), std_eps, ddof, True)
+        result = scale * g if fixed else through_statistics(g, xhat, scale[None], (0, 2), std_eps, ddof, True)
         dx[...] = result.astype(dx.dtype)
     if dgamma.size:
         dgamma[...] = (gradient * xhat).sum((0, 2))
