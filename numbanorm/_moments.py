@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _reduction
-from numbanorm._arguments import as_array, as_mask
+from numbanorm._arguments import as_array
 from numbanorm._arrays import is_device_array, place_of
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._backend import backend_for
 from numbanorm._dtypes import statistics_dtype
 from numbanorm._errors import ShapeError
 from numbanorm._guests import cupy_view, everywhere
+from numbanorm._selection import Selection
 
 Array = NDArray[Any]
 
@@ -110,7 +111,7 @@ class Moments:
             _reduction.combine(backend, parts, (1, 2, self._data[0].size), out)
         return Moments._of(out)
 
-    def update(self, x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
+    def update(self, x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None) -> Moments:
         """Take in the numbers of `x`, reduced over `axis`; returns self.
 
         Moments in host memory move to the device of a device array, and stay there.
@@ -120,7 +121,7 @@ class Moments:
         ValueError
             If the kept axes of `x` do not have this object's shape; nothing is changed.
         """
-        new = moments(x, axis, where=where)
+        new = moments(x, axis, where=where, weights=weights)
         own = self
         if isinstance(self._data, np.ndarray):
             own = Moments._of(place_of(new._data).from_host(self._data))
@@ -166,7 +167,7 @@ def _stacked(fields: list[Array]) -> Array:
 
 
 @everywhere
-def moments(x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
+def moments(x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None) -> Moments:
     """Count, mean and sum of squared deviations of x over `axis`, in float64.
 
     Parameters
@@ -177,6 +178,9 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
         Axes to reduce; None means all.
     where : array_like of bool, optional
         Which elements take part; broadcasts to x's shape.
+    weights : array_like, optional
+        How much each element counts, a non-negative real number; broadcasts to x's shape.
+        Then ``count = sum(w)`` and ``m2 = sum(w * (x - mean)**2)``. In host memory only.
 
     Returns
     -------
@@ -187,6 +191,8 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
     ------
     TypeError
         If x's dtype has no mean (complex, object, string, datetime, structured).
+    ValueError
+        If a weight is negative or not finite.
     numpy.exceptions.AxisError
         If `axis` is out of bounds.
 
@@ -199,6 +205,7 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None) -> Moments:
     """
     array = as_array(x)
     statistics_dtype(array.dtype)
-    backend = backend_for({"x": array, "where": None if where is True else where})
+    selection = Selection.of(where, weights)
+    backend = backend_for({"x": array, **(selection.operands() if selection else {})})
     axes = canonicalize_axes(axis, array.ndim)
-    return Moments._of(_reduction.moments(array, axes, as_mask(where, array.shape), backend))
+    return Moments._of(_reduction.moments(array, axes, selection.resolved(array) if selection else None, backend))

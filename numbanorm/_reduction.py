@@ -8,7 +8,7 @@ is ever made. How x is cut depends on shapes and strides alone.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,15 @@ from numbanorm._dtypes import is_float
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
+#: How much each element counts: a boolean array where only some do, a float array, None where all
+#: do, or True where all do that are not NaN.
+Weights = Array | bool | None
 
 
-def moments(x: Array, axes: Axes, where: Array | None = None, backend: Any = None) -> Array:
+def moments(x: Array, axes: Axes, weights: Weights = None, backend: Any = None) -> Array:
     """Count, mean and m2 of x over `axes`: float64 of shape (3, *kept axes), dense.
 
-    `where` is a boolean array that broadcasts to x's shape. In host memory no temporary of
+    `weights` broadcast to x's shape. In host memory no temporary of
     x's size is made: arrays with gaps are gathered piece by piece, and parts are merged as
     they come. On a device they are gathered whole, and integers converted to float64.
     """
@@ -39,11 +42,11 @@ def moments(x: Array, axes: Axes, where: Array | None = None, backend: Any = Non
         x = place.dense(x, np.dtype(np.float64))
     lay = _layout.storage(x.shape, x.strides, x.itemsize)
     roles = "".join("r" if axis in axes else "k" for axis in lay.order)
-    if where is not None:
-        where = _in_storage_order(np.broadcast_to(where, x.shape), lay)
+    if _are_array(weights):
+        weights = _in_storage_order(np.broadcast_to(weights, x.shape), lay)
     target = _in_storage_order(out, _layout.kept_storage(lay, axes))
     result = target if target.flags.c_contiguous else place.empty(target.shape, np.float64)
-    _visit(backend, place, _in_storage_order(x, lay), where, roles, result)
+    _visit(backend, place, _in_storage_order(x, lay), weights, roles, result)
     if result is not target:
         place.copy(target, result)
     return out
@@ -60,30 +63,30 @@ def _is_dense(place: Any, x: Array) -> bool:
     return bool(x.flags.c_contiguous and place.is_aligned(x) and x.dtype.isnative)
 
 
-def _n_pieces(place: Any, x: Array, where: Array | None, roles: str) -> int:
+def _n_pieces(place: Any, x: Array, weights: Weights, roles: str) -> int:
     """Pieces in which to reduce x: one if a single launch can, with few enough parts."""
     plan = _layout.reduction(x.shape, roles)
     n_pieces = -(-plan.n_parts // place.max_parts) if plan.merges else 1
-    if not _is_dense(place, x) or (where is not None and not _is_dense(place, where)):
+    if not _is_dense(place, x) or (_are_array(weights) and not _is_dense(place, weights)):
         n_pieces = max(n_pieces, -(-x.nbytes // place.piece_bytes))
     return n_pieces
 
 
-def _visit(backend: Any, place: Any, x: Array, where: Array | None, roles: str, out: Array) -> None:
+def _visit(backend: Any, place: Any, x: Array, weights: Weights, roles: str, out: Array) -> None:
     """Moments of x into out, cut along the leading axes as far as needed."""
-    n_pieces = _n_pieces(place, x, where, roles)
+    n_pieces = _n_pieces(place, x, weights, roles)
     if n_pieces == 1:
-        _reduce(backend, place, x, where, roles, out)
+        _reduce(backend, place, x, weights, roles, out)
         return
     reduced = roles[0] == "r"
     if len(x) == 1:
-        _visit(backend, place, x[0], None if where is None else where[0], roles[1:], out if reduced else out[:, 0])
+        _visit(backend, place, x[0], _part(weights, 0), roles[1:], out if reduced else out[:, 0])
         return
     n_pieces = min(len(x), n_pieces)
     merged = place.zeros((3, 2, *out.shape[1:])) if reduced else out
     for piece in range(n_pieces):
         part = slice(len(x) * piece // n_pieces, len(x) * (piece + 1) // n_pieces)
-        taken = None if where is None else where[part]
+        taken = _part(weights, part)
         if not reduced:
             _visit(backend, place, x[part], taken, roles, out[:, part])
             continue
@@ -92,18 +95,27 @@ def _visit(backend: Any, place: Any, x: Array, where: Array | None, roles: str, 
         place.copy(merged[:, 0], out)
 
 
-def _reduce(backend: Any, place: Any, x: Array, where: Array | None, roles: str, out: Array) -> None:
+def _are_array(weights: Weights) -> TypeGuard[Array]:
+    return weights is not None and weights is not True
+
+
+def _part(weights: Weights, part: Any) -> Weights:
+    return weights[part] if _are_array(weights) else weights
+
+
+def _reduce(backend: Any, place: Any, x: Array, weights: Weights, roles: str, out: Array) -> None:
     """Moments of x in one launch, and as many merges as the roles need."""
     plan = _layout.reduction(x.shape, roles)
     x = place.dense(x).reshape(plan.view)
-    taken = None if where is None else place.dense(where).reshape(plan.view)
+    if _are_array(weights):
+        weights = place.dense(weights).reshape(plan.view)
     shape = (plan.view[0], *plan.view[2:])
     launch = getattr(backend, plan.launcher)
     if not plan.merges:
-        launch(x, taken, *(component.reshape(shape) for component in _components(out)))
+        launch(x, weights, *(component.reshape(shape) for component in _components(out)))
         return
     parts = place.empty((3, plan.n_parts), np.float64)
-    launch(x, taken, *(component.reshape(shape) for component in _components(parts)))
+    launch(x, weights, *(component.reshape(shape) for component in _components(parts)))
     for merge in plan.merges[:-1]:
         merged = place.empty((3, merge[0] * merge[2]), np.float64)
         combine(backend, parts, merge, merged)

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _arrays, _layout, _reduction
-from numbanorm._arguments import as_array, as_mask, check_out
+from numbanorm._arguments import as_array, check_out
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._backend import backend_for
 from numbanorm._dtypes import is_float, statistics_dtype
+from numbanorm._selection import Selection
 
 Array = NDArray[Any]
 
@@ -110,7 +111,7 @@ def reduce(
     x: Any,
     axis: Axis,
     keepdims: bool,
-    where: Any,
+    selection: Selection | None,
     dtype: Any,
     outs: tuple[Any, Any],
     wanted: tuple[bool, bool],
@@ -120,25 +121,25 @@ def reduce(
     """The wanted ones of mean and variance (or its root), in `outs` where given."""
     array = as_array(x)
     operands = {"x": array}
-    if where is not None and where is not True:
-        operands["where"] = where
+    if selection is not None:
+        operands.update(selection.operands())
     if outs is not NOWHERE:
         operands.update({f"out[{i}]" if all(wanted) else "out": out for i, out in enumerate(outs) if wanted[i]})
     backend = backend_for(operands)
     place = _arrays.place_of(array)
     plan = _plan(array.shape, array.strides, array.dtype, canonicalize_axes(axis, array.ndim), bool(keepdims))
     result = plan.dtype if dtype is None else _result_dtype(dtype)
-    mask = as_mask(where, array.shape)
+    weights = None if selection is None else selection.resolved(array)
     if outs is not NOWHERE:
         for out in outs:
             if out is not None:
                 check_out(out, plan.shape, result)
     # Then one launch does everything, and nothing can be amiss with the counts.
-    direct = plan.launcher and mask is None and result == plan.dtype and plan.count > divisor.ddof
+    direct = plan.launcher and selection is None and result == plan.dtype and plan.count > divisor.ddof
     if direct and plan.n_parts <= place.max_parts and place.is_aligned(array):
         values = _in_one(backend, place, array, plan, wanted, divisor.ddof, root)
     else:
-        values = _in_two(backend, place, array, mask, plan, result, wanted, divisor, root)
+        values = _in_two(backend, place, array, selection, weights, plan, result, wanted, divisor, root)
     return [_delivered(place, *pair) if want else None for *pair, want in zip(values, outs, wanted, strict=True)]
 
 
@@ -165,16 +166,21 @@ def _in_two(
     backend: Any,
     place: Any,
     x: Array,
-    mask: Array | None,
+    selection: Selection | None,
+    weights: _reduction.Weights,
     plan: _Plan,
     result: np.dtype[Any],
     wanted: tuple[bool, bool],
     divisor: Divisor,
     root: bool,
 ) -> list[Array]:
-    """Moments in float64, then results: for masks, gaps, other dtypes and sets with too few numbers."""
-    count, mean, m2 = (m.reshape(-1) for m in _reduction.moments(x, plan.axes, mask, backend))
-    if mask is None:
+    """Moments in float64, then results: for weights, gaps, other dtypes and sets with too few numbers."""
+    count, mean, m2 = (m.reshape(-1) for m in _reduction.moments(x, plan.axes, weights, backend))
+    if selection is not None:
+        selection.check(x, count, mean)
+        if selection.omits:
+            divisor = divisor._replace(nan=True)  # as np.nanvar
+    if weights is None:
         _warn(np.float64(plan.count), m2, wanted, divisor)
     elif place is _arrays.HOST:  # counts on a device are not waited for
         _warn(count, m2, wanted, divisor)
@@ -182,7 +188,7 @@ def _in_two(
     values = [place.empty(plan.n_sets, dtype) if want else place.nothing(dtype) for want in wanted]
     if plan.n_sets:
         backend.finish_moments(count, mean, m2, divisor.ddof, True, root, *values)
-    if divisor.nan and wanted[1] and (mask is not None or plan.count <= divisor.ddof):
+    if divisor.nan and wanted[1] and (weights is not None or plan.count <= divisor.ddof):
         values[1] = place.evaluate(
             lambda n, var: np.where(n > divisor.ddof, var, np.nan).astype(dtype), count, values[1]
         )

@@ -8,6 +8,8 @@ References
 ----------
 .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm
    for computing sample variances", Stanford STAN-CS-79-773, 1979.
+.. [2] D. H. D. West, "Updating mean and variance estimates: an improved method",
+   Communications of the ACM 22 (9), 1979.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from numbanorm._axes import Axis
 from numbanorm._guests import everywhere
 from numbanorm._moments import Moments, moments
+from numbanorm._selection import Selection
 from numbanorm._statistics import MEAN, NOWHERE, VAR, Divisor, reduce
 
 __all__ = ["MeanVar", "Moments", "mean", "mean_var", "moments", "std", "var"]
@@ -42,6 +45,8 @@ def mean_var(
     correction: float | None = None,
     keepdims: bool = False,
     where: Any = None,
+    weights: Any = None,
+    nan_policy: str = "propagate",
     dtype: Any = None,
     out: tuple[Array, Array] | None = None,
 ) -> MeanVar:
@@ -65,6 +70,13 @@ def mean_var(
         Keep reduced axes with length 1.
     where : array_like of bool, optional
         Which elements take part; broadcasts to x's shape.
+    weights : array_like, optional
+        How much each element counts, a non-negative real number; broadcasts to x's shape.
+        ``mean = sum(w * x) / sum(w)`` and ``var = sum(w * (x - mean)**2) / (sum(w) - ddof)``
+        [2]_: with `ddof` weights are frequencies. In host memory only.
+    nan_policy : {"propagate", "omit", "raise"}
+        Whether a NaN makes its statistics NaN, is left out as in :func:`numpy.nanvar` (but in
+        one reading and without a copy), or is an error.
     dtype : dtype, optional
         Dtype of the results. Default: that of x, or float64 for integers and bool. Sums are
         kept in float64 in any case.
@@ -83,8 +95,9 @@ def mean_var(
         If x's dtype has no mean (complex, object, string, datetime, structured), if x is a
         masked array, or if `where` is not boolean.
     ValueError
-        If both `ddof` and `correction` are given, an axis occurs twice, or a shape of
-        `where` or `out` does not fit.
+        If both `ddof` and `correction` are given, an axis occurs twice, a shape of `where`,
+        `weights` or `out` does not fit, a weight is negative or not finite, all weights of a
+        set are zero, or there is a NaN where `nan_policy` is "raise".
     numpy.exceptions.AxisError
         If `axis` is out of bounds.
 
@@ -100,6 +113,11 @@ def mean_var(
     >>> nn.mean_var(np.array([[1, 2], [3, 6]]), axis=0)
     MeanVar(mean=array([2., 4.]), var=array([1., 4.]))
 
+    >>> nn.mean_var(np.array([1.0, 2.0, np.nan, 6.0]), nan_policy="omit").mean
+    np.float64(3.0)
+    >>> nn.mean_var(np.array([1.0, 3.0]), weights=[3, 1])
+    MeanVar(mean=np.float64(1.5), var=np.float64(0.75))
+
     Far from zero, where float32 sums lose the variance, nothing is lost:
 
     >>> x = np.float32(1e4) + np.tile(np.float32([-1, 1]), 500_000)
@@ -110,12 +128,22 @@ def mean_var(
     if len(outs) != 2:
         raise TypeError(f"out must be a tuple of two arrays, but has {len(outs)}")
     divisor = Divisor.of(ddof, correction)
-    return MeanVar(*reduce(x, axis, keepdims, where, dtype, outs, (True, True), divisor))
+    return MeanVar(
+        *reduce(x, axis, keepdims, Selection.of(where, weights, nan_policy), dtype, outs, (True, True), divisor)
+    )
 
 
 @everywhere
 def mean(
-    x: Any, axis: Axis = None, *, keepdims: bool = False, where: Any = None, dtype: Any = None, out: Any = None
+    x: Any,
+    axis: Axis = None,
+    *,
+    keepdims: bool = False,
+    where: Any = None,
+    weights: Any = None,
+    nan_policy: str = "propagate",
+    dtype: Any = None,
+    out: Any = None,
 ) -> Any:
     """Arithmetic mean over any axes, as :func:`numpy.mean` but summed in float64.
 
@@ -128,7 +156,7 @@ def mean(
     array([1.5, 4.5])
     """
     outs = NOWHERE if out is None else (out, None)
-    return reduce(x, axis, keepdims, where, dtype, outs, MEAN)[0]
+    return reduce(x, axis, keepdims, Selection.of(where, weights, nan_policy), dtype, outs, MEAN)[0]
 
 
 @everywhere
@@ -140,6 +168,8 @@ def var(
     correction: float | None = None,
     keepdims: bool = False,
     where: Any = None,
+    weights: Any = None,
+    nan_policy: str = "propagate",
     dtype: Any = None,
     out: Any = None,
 ) -> Any:
@@ -154,7 +184,9 @@ def var(
     4.666666666666667
     """
     outs = NOWHERE if out is None else (None, out)
-    return reduce(x, axis, keepdims, where, dtype, outs, VAR, Divisor.of(ddof, correction))[1]
+    return reduce(
+        x, axis, keepdims, Selection.of(where, weights, nan_policy), dtype, outs, VAR, Divisor.of(ddof, correction)
+    )[1]
 
 
 @everywhere
@@ -166,6 +198,8 @@ def std(
     correction: float | None = None,
     keepdims: bool = False,
     where: Any = None,
+    weights: Any = None,
+    nan_policy: str = "propagate",
     dtype: Any = None,
     out: Any = None,
 ) -> Any:
@@ -180,4 +214,14 @@ def std(
     1.8708286933869707
     """
     outs = NOWHERE if out is None else (None, out)
-    return reduce(x, axis, keepdims, where, dtype, outs, VAR, Divisor.of(ddof, correction), root=True)[1]
+    return reduce(
+        x,
+        axis,
+        keepdims,
+        Selection.of(where, weights, nan_policy),
+        dtype,
+        outs,
+        VAR,
+        Divisor.of(ddof, correction),
+        root=True,
+    )[1]

@@ -63,7 +63,8 @@ Every other layout is gathered into one of these by the pipeline.
 
 Common arguments:
 
-* ``weights``: None, or a boolean array of x's shape that says which elements take part.
+* ``weights``: None; an array of x's shape, boolean (which elements take part) or float (how much
+  each counts); or True: all take part that are not NaN. On cuda None or a boolean array.
   A set without elements has count, mean and m2 zero.
 * ``ddof``, ``root``: what is taken from the count (the divisor is at least zero), and whether
   the square root of the variance is stored. An output of length 0 is not wanted. Results of

@@ -8,6 +8,8 @@ that shows is that of the last conversion.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from numbanorm import _recurrences
 from numbanorm.backends.cpu._elements import load
@@ -41,22 +43,36 @@ def segment_moments(x, start, stop):
     return count, mean, m2
 
 
+def weight_of(x, weights, i):
+    """How much element `i` of x counts; `weights` is an array, or True: all but NaN count."""
+    if isinstance(weights, np.ndarray):
+        return np.float64(load(weights, i))
+    return np.float64(load(x, i) == load(x, i))
+
+
+@overload(weight_of)
+def _jit_weight_of(x, weights, i):
+    if isinstance(weights, types.Array):
+        return lambda x, weights, i: np.float64(load(weights, i))
+    return lambda x, weights, i: np.float64(load(x, i) == load(x, i))
+
+
 @inner
 def weighted_segment_moments(x, weights, start, stop):
-    """Moments of those x[start:stop] whose weight is not zero."""
+    """Moments of x[start:stop], whose elements count as their weights say."""
     count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
     for lower in range(start, stop, BLOCK):
         upper = min(lower + BLOCK, stop)
         first = lower
-        while first < upper and not load(weights, first):
+        while first < upper and weight_of(x, weights, first) == 0:
             first += 1
         if first == upper:
             continue
         shift = finite_or_zero(np.float64(load(x, first)))
         count_b, total, squares = np.float64(0), np.float64(0), np.float64(0)
         for i in range(first, upper):
-            weight = np.float64(load(weights, i))
-            difference = np.float64(load(x, i)) - shift if load(weights, i) else np.float64(0)
+            weight = weight_of(x, weights, i)
+            difference = np.float64(load(x, i)) - shift if weight > 0 else np.float64(0)
             count_b += weight
             total += weight * difference
             squares += weight * difference * difference
@@ -108,7 +124,7 @@ def column_sums(x, start, stride, n_rows, width, sums):
 
 @inner
 def weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
-    """The same for those numbers whose weight is not zero, and the sums of weights.
+    """The same with weights, and the sums of weights.
 
     The shift is the first number of each column that takes part.
     """
@@ -119,12 +135,12 @@ def weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
         a = start + row * stride
         if missing > 0:
             for j in range(width):
-                if sums[3 * TILE + j] == 0 and load(weights, a + j):
+                if sums[3 * TILE + j] == 0 and weight_of(x, weights, a + j) > 0:
                     sums[j] = finite_or_zero(np.float64(load(x, a + j)))
                     missing -= 1
         for j in range(width):
-            weight = np.float64(load(weights, a + j))
-            difference = np.float64(load(x, a + j)) - sums[j] if load(weights, a + j) else np.float64(0)
+            weight = weight_of(x, weights, a + j)
+            difference = np.float64(load(x, a + j)) - sums[j] if weight > 0 else np.float64(0)
             sums[TILE + j] += weight * difference
             sums[2 * TILE + j] += weight * difference * difference
             sums[3 * TILE + j] += weight

@@ -29,6 +29,7 @@ from numbanorm.backends.cpu._sums import (
 from numbanorm.backends.reference import moments as reference
 
 Array = NDArray[Any]
+Weights = reference.Weights
 
 
 @kernel
@@ -46,12 +47,12 @@ def _moments_rows_kernel(part, n_parts, x, weights, n_cols, n_splits, count, mea
             count[unit], mean[unit], m2[unit] = weighted_segment_moments(x, weights, start, stop)
 
 
-def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+def moments_rows(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of each row of x (n_rows, n_cols); reads x once."""
     n_rows, n_cols = x.shape
     splits = n_splits(n_rows, n_cols)
     flat = flat_input(x)
-    taken = None if weights is None else flat_input(weights)
+    taken = flat_input(weights) if isinstance(weights, np.ndarray) else weights
     parts = n_parts(n_rows * splits, x.size)
     if splits == 1:
         _moments_rows_kernel(parts, flat, taken, n_cols, 1, count, mean, m2)
@@ -81,14 +82,14 @@ def _moments_cols_kernel(part, n_parts, x, weights, shape, fold, n_tiles, n_spli
         tile_moments(x, weights, start, n_inner, n_rows, n_cols, fold, sums, out, count, mean, m2)
 
 
-def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+def moments_cols(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of x (n_outer, n_reduce, n_inner) over its middle axis; reads x once."""
     n_outer, n_reduce, n_inner = x.shape
     rows_at_once = fold(n_reduce, n_inner)
     n_tiles = -(-n_inner // TILE)
     splits = n_column_splits(n_outer * n_tiles, n_reduce // rows_at_once, x.size)
     flat = flat_input(x)
-    taken = None if weights is None else flat_input(weights)
+    taken = flat_input(weights) if isinstance(weights, np.ndarray) else weights
     parts = n_parts(n_outer * n_tiles * splits, x.size)
     if splits == 1:
         outputs = [flat_output(out) for out in (count, mean, m2)]

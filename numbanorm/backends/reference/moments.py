@@ -10,28 +10,36 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def _moments(x: Array, weights: Array | None, axis: int, count: Array, mean: Array, m2: Array) -> None:
-    taken = np.ones(x.shape, bool) if weights is None else weights
-    values = np.where(taken, x, 0).astype(np.float64)
-    count[...] = taken.sum(axis)
-    divisor = np.maximum(count, 1)
+#: Weights as a launcher takes them: None, an array of x's shape, or True for all that is not NaN.
+Weights = Array | bool | None
+
+
+def _moments(x: Array, weights: Weights, axis: int, count: Array, mean: Array, m2: Array) -> None:
+    if weights is None:
+        weights = np.ones(x.shape, bool)
+    elif weights is True:
+        weights = x == x
+    w = np.asarray(weights, np.float64)
+    values = np.where(w > 0, x, 0).astype(np.float64)
+    count[...] = w.sum(axis)
+    divisor = np.where(count > 0, count, 1)
     # An infinite element makes the mean infinite and m2 NaN, which is the right answer.
     with np.errstate(invalid="ignore", over="ignore"):
-        mean[...] = values.sum(axis) / divisor
-        deviations = np.where(taken, values - np.expand_dims(mean, axis), 0)
+        mean[...] = (w * values).sum(axis) / divisor
+        deviations = np.where(w > 0, values - np.expand_dims(mean, axis), 0)
         # The second term corrects the rounding of the mean (Bjorck 1983).
-        correction = deviations.sum(axis)
+        correction = (w * deviations).sum(axis)
         mean += np.where(np.isfinite(correction), correction / divisor, 0)
-        m2[...] = (deviations**2).sum(axis) - correction**2 / divisor
+        m2[...] = (w * deviations**2).sum(axis) - correction**2 / divisor
     np.maximum(m2, 0, out=m2)
 
 
-def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+def moments_rows(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of each row of x (n_rows, n_cols)."""
     _moments(x, weights, 1, count, mean, m2)
 
 
-def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+def moments_cols(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of x (n_outer, n_reduce, n_inner) over its middle axis."""
     _moments(x, weights, 1, count, mean, m2)
 

@@ -1,0 +1,95 @@
+"""Which elements of x take part in its statistics, and how much each counts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _arrays
+from numbanorm._arguments import as_array, as_mask
+from numbanorm._dtypes import is_float
+from numbanorm._errors import ShapeError, check_choice, unsupported_dtype
+from numbanorm._reduction import Weights
+
+Array = NDArray[Any]
+
+POLICIES = ("propagate", "omit", "raise")
+
+
+class Selection(NamedTuple):
+    """What a caller says of the elements of x."""
+
+    where: Any = None
+    weights: Any = None
+    nan_policy: str = "propagate"
+
+    @classmethod
+    def of(cls, where: Any, weights: Any = None, nan_policy: str = "propagate") -> Selection | None:
+        """None if all elements count alike, which is what most callers want."""
+        if nan_policy != "propagate":
+            check_choice("nan_policy", nan_policy, POLICIES)
+        if where is True:
+            where = None
+        if where is None and weights is None and nan_policy == "propagate":
+            return None
+        return cls(where, weights, nan_policy)
+
+    @property
+    def omits(self) -> bool:
+        """Whether NaN are left out."""
+        return self.nan_policy == "omit"
+
+    def operands(self) -> dict[str, Any]:
+        """The arrays, by the names that errors use."""
+        return {name: value for name, value in (("where", self.where), ("weights", self.weights)) if value is not None}
+
+    def resolved(self, x: Array) -> Weights:
+        """As :func:`numbanorm._reduction.moments` takes it.
+
+        NaN that are omitted from a host array without `where` or `weights` cost no temporary.
+        """
+        taken: Any = as_mask(self.where, x.shape)
+        if self.weights is not None:
+            weights = _as_weights(self.weights, x.shape)
+            taken = weights if taken is None else np.where(taken, weights, 0)
+        if not self.omits or not is_float(x.dtype):
+            return taken  # type: ignore[no-any-return]
+        if taken is None and isinstance(x, np.ndarray):
+            return True
+        there = ~np.isnan(x)
+        return there if taken is None else np.where(there, taken, 0).astype(taken.dtype, copy=False)
+
+    def check(self, x: Array, count: Array, mean: Array) -> None:
+        """Raise for NaN where they are not welcome, and for sets whose weights are all zero."""
+        if self.weights is not None and self.where is None and not self.omits and not np.all(count > 0):
+            raise ValueError("weights are zero for all elements of a set, which has no mean then; leave the set out")
+        if self.nan_policy != "raise" or not is_float(x.dtype) or not np.isnan(mean).any():
+            return  # a NaN among the numbers makes the mean one
+        there = np.isnan(x) if self.where is None else np.isnan(x) & self.where
+        if there.any():
+            raise ValueError(f"x has NaN at {_first(there)}; nan_policy='omit' leaves NaN out")
+
+
+def _as_weights(weights: Any, shape: tuple[int, ...]) -> Array:
+    """Non-negative real numbers that broadcast to `shape`."""
+    array = as_array(weights, "weights")
+    if not is_float(array.dtype):
+        if array.dtype.kind not in "iub":
+            raise unsupported_dtype("weights", array.dtype)
+        array = array.astype(np.float64)
+    wrong = ~((array >= 0) & np.isfinite(array))
+    if wrong.any():
+        at = _first(wrong)
+        raise ValueError(f"weights must be non-negative and finite, but weights{list(at)} is {array[at]}")
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ShapeError(f"weights with shape {array.shape} do not broadcast to x with shape {shape}") from None
+
+
+def _first(condition: Array) -> tuple[int, ...]:
+    """Index of the first true element."""
+    flat = int(_arrays.place_of(condition).to_host(condition).argmax())
+    return tuple(int(i) for i in np.unravel_index(flat, condition.shape))
