@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from numbanorm.backends.cpu._jit import exact, kernel
+from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import TILE
 from numbanorm.backends.cpu._row_sums import row_moments
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._stream_rows import write_and_sum
 from numbanorm.backends.cpu._sums import segment_moments, tile_moments, welford_combine
-from numbanorm.backends.cpu._write import finish, write_rows, write_segments
-from numbanorm.backends.cpu.affine import repeat_operands, write_folded
+from numbanorm.backends.cpu._write import finish, write_columns, write_rows, write_segments
+from numbanorm.backends.cpu.affine import repeat_operands
 
 
-@exact
+@spliced
 def _keep(n, row, statistics, mean, rstd):
     """Statistics of n rows from `row` on to the outputs, if the caller wants them."""
     if mean.size:
@@ -23,7 +23,7 @@ def _keep(n, row, statistics, mean, rstd):
             rstd[row + k] = statistics[1, k]
 
 
-@exact
+@spliced
 def _write(x, start, n, n_cols, operands, gamma, beta, y, past_caches):
     """Write n rows; gamma and beta have a row's length, or one element for all."""
     if gamma.size > 1:
@@ -145,4 +145,10 @@ def norm_columns_kernel(part, n_parts, x, shape, fold, gamma, beta, eps, eps_on_
         operands[4, k] = beta[k % beta.size]
     finish(n_channels, count, (eps, eps_on_std, True), moments[1:], operands)
     repeat_operands(operands, n_channels, fold)
-    write_folded(x, 0, n_rows, n_channels, fold, operands, gamma, beta, 1, y, False)
+    row, at_once = 0, fold
+    while row < n_rows:
+        if row + at_once > n_rows:
+            at_once = 1
+        start, n, width = row * n_channels, (n_rows - row) // at_once, n_channels * at_once
+        write_columns(x, start, n, width, width, operands, gamma, beta, 0, 0, 1, y, False)
+        row += n * at_once

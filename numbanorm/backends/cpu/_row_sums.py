@@ -13,11 +13,11 @@ import numba
 import numpy as np
 
 from numbanorm.backends.cpu._elements import load
-from numbanorm.backends.cpu._jit import exact, inner
+from numbanorm.backends.cpu._jit import exact, spliced
 from numbanorm.backends.cpu._lanes import elements_of_line
 from numbanorm.backends.cpu._launch import QUICK_BLOCK, SHORT_ROW
 from numbanorm.backends.cpu._line_sums import sum_lines
-from numbanorm.backends.cpu._sums import block_moments, finite_or_zero, segment_moments, welford_combine
+from numbanorm.backends.cpu._sums import block_moments, segment_moments, welford_combine
 
 #: Elements from which a row is summed in float32. Without the JIT there are no lanes that keep such sums short.
 QUICK_FROM = sys.maxsize if numba.config.DISABLE_JIT else SHORT_ROW
@@ -25,39 +25,7 @@ QUICK_FROM = sys.maxsize if numba.config.DISABLE_JIT else SHORT_ROW
 SMALLEST_SQUARES, LARGEST_SQUARES = 1e-30, 1e37
 
 
-@inner
-def row_moments(x, start, n, length, scratch, statistics):
-    """Mean and m2 of n rows of x from x[start] on, to statistics (2, n).
-
-    A step is done for all rows before the next one, so that a row need not wait for the
-    sums of the one before. `scratch` (3, n) has the compute dtype.
-    """
-    if length < QUICK_FROM:
-        _short_rows(x, start, n, length, statistics)
-    elif length <= QUICK_BLOCK:
-        _one_block_rows(x, start, n, length, scratch, statistics)
-    else:
-        for k in range(n):
-            first = start + k * length
-            _, statistics[0, k], statistics[1, k] = _long_row(x, first, first + length, scratch)
-
-
-@inner
-def _short_rows(x, start, n, length, statistics):
-    """In float64 from the start: checking sums in float32 would cost as much."""
-    count = np.float64(length)
-    for k in range(n):
-        first = start + k * length
-        shift = finite_or_zero(np.float64(load(x, first)))
-        total, squares = np.float64(0), np.float64(0)
-        for i in range(first, first + length):
-            difference = np.float64(load(x, i)) - shift
-            total += difference
-            squares += difference * difference
-        _, statistics[0, k], statistics[1, k] = block_moments(count, shift, total, squares)
-
-
-@inner
+@spliced
 def is_trustworthy(squares, m2):
     """Whether sums of differences from a shift keep what float32 has; false for NaN."""
     return squares > SMALLEST_SQUARES and m2 * 2 > squares and squares < LARGEST_SQUARES
@@ -85,19 +53,41 @@ def rest_sums(x, start, stop, shift):
     return total, squares
 
 
-@inner
-def _one_block_rows(x, start, n, length, scratch, statistics):
-    zero = scratch.dtype.type(0)
-    step = elements_of_line(x)
-    for k in range(n):
-        scratch[0, k] = first_mean(x, start + k * length, zero)
+@spliced
+def _block_sums(x, start, length, shift):
+    """Sums over x[start : start + length] of differences from `shift` and of their squares."""
+    lines = length // elements_of_line(x)
+    rest = start + lines * elements_of_line(x)
+    total, squares = sum_lines(x, start, shift, lines)
+    total_of_rest, squares_of_rest = rest_sums(x, rest, start + length, shift)
+    return total + total_of_rest, squares + squares_of_rest
+
+
+@spliced
+def row_moments(x, start, n, length, scratch, statistics):
+    """Mean and m2 of n rows of x from x[start] on, to statistics (2, n).
+
+    For rows of one block a step is done for all rows before the next one, so that a row need
+    not wait for the sums of the one before. `scratch` (3, n) has the compute dtype.
+    """
+    if QUICK_FROM <= length <= QUICK_BLOCK:
+        _one_block_rows(x, start, n, length, scratch, statistics)
+        return
     for k in range(n):
         first = start + k * length
-        rest = first + length // step * step
-        total, squares = sum_lines(x, first, scratch[0, k], length // step)
-        total_of_rest, squares_of_rest = rest_sums(x, rest, first + length, scratch[0, k])
-        scratch[1, k] = total + total_of_rest
-        scratch[2, k] = squares + squares_of_rest
+        if length < QUICK_FROM:
+            # Checking sums in float32 would cost as much as summing in float64.
+            _, statistics[0, k], statistics[1, k] = segment_moments(x, first, first + length)
+        else:
+            _, statistics[0, k], statistics[1, k] = _long_row(x, first, first + length, scratch)
+
+
+@spliced
+def _one_block_rows(x, start, n, length, scratch, statistics):
+    for k in range(n):
+        scratch[0, k] = first_mean(x, start + k * length, scratch[0, k])
+    for k in range(n):
+        scratch[1, k], scratch[2, k] = _block_sums(x, start + k * length, length, scratch[0, k])
     count = np.float64(length)
     for k in range(n):
         sums = np.float64(scratch[0, k]), np.float64(scratch[1, k]), np.float64(scratch[2, k])
@@ -108,23 +98,19 @@ def _one_block_rows(x, start, n, length, scratch, statistics):
             _, statistics[0, k], statistics[1, k] = segment_moments(x, first, first + length)
 
 
-@inner
+@spliced
 def _long_row(x, start, stop, scratch):
     """Moments of x[start:stop] block by block, each about the mean of those before it."""
     count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
-    zero = scratch.dtype.type(0)
-    shift = first_mean(x, start, zero)
+    shift = first_mean(x, start, scratch[0, 0])
     for lower in range(start, stop, QUICK_BLOCK):
         upper = min(lower + QUICK_BLOCK, stop)
-        total, squares = zero, zero
-        for i in range(lower, upper):
-            difference = load(x, i) - shift
-            total += difference
-            squares += difference * difference
-        n = np.float64(upper - lower)
-        count_b, mean_b, m2_b = block_moments(n, np.float64(shift), np.float64(total), np.float64(squares))
+        total, squares = _block_sums(x, lower, upper - lower, shift)
+        count_b, mean_b, m2_b = block_moments(
+            np.float64(upper - lower), np.float64(shift), np.float64(total), np.float64(squares)
+        )
         if not is_trustworthy(np.float64(squares), m2_b):
             count_b, mean_b, m2_b = segment_moments(x, lower, upper)
         count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
-        shift = scratch.dtype.type(mean)
+        shift = type(shift)(mean)
     return count, mean, m2

@@ -13,7 +13,7 @@ from numba.extending import overload
 
 from numbanorm import _recurrences
 from numbanorm.backends.cpu._elements import load
-from numbanorm.backends.cpu._jit import exact, inner
+from numbanorm.backends.cpu._jit import exact, inner, spliced
 from numbanorm.backends.cpu._launch import BLOCK, TILE
 
 block_moments = exact(_recurrences.block_moments)
@@ -173,7 +173,7 @@ def merge_parts(count, mean, m2, first, n_parts, stride, width, out, out_count, 
             out_count[k], out_mean[k], out_m2[k] = merged
 
 
-@inner
+@spliced
 def tile_moments(x, weights, start, stride, n_rows, n_cols, fold, sums, out, count, mean, m2):
     """Moments of n_cols neighbouring columns over n_rows rows, to the outputs from `out` on.
 
@@ -198,7 +198,7 @@ def tile_moments(x, weights, start, stride, n_rows, n_cols, fold, sums, out, cou
         row += n * at_once
 
 
-@inner
+@spliced
 def channel_moments(x, shape, channel):
     """Moments of one channel of x (n, n_channels, n_inner)."""
     n, n_channels, n_inner = shape

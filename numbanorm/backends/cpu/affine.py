@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
-from numbanorm.backends.cpu._jit import exact, inner, kernel
+from numbanorm.backends.cpu._jit import exact, kernel, spliced
 from numbanorm.backends.cpu._launch import TILE, fold, n_column_splits, n_parts, n_splits, rows_at_once
 from numbanorm.backends.cpu._stream import goes_past_caches, settle
 from numbanorm.backends.cpu._write import prepare, write_columns, write_rows, write_segments
@@ -101,23 +101,12 @@ def affine_rows(
     )
 
 
-@inner
+@spliced
 def repeat_operands(operands, width, repeats):
     """Operands of `width` columns, again for as many columns of the rows that follow."""
     for i in range(len(operands)):
         for j in range(width, width * repeats):
             operands[i, j] = operands[i, j - width]
-
-
-@inner
-def write_folded(x, start, n_rows, n_inner, fold, operands, gamma, beta, step, y, past_caches):
-    """Write rows that share operands, `fold` at a time as one wide row, then what is left one at a time."""
-    n_wide = n_rows // fold
-    wide = n_inner * fold
-    write_columns(x, start, n_wide, wide, wide, operands, gamma, beta, 0, 0, step, y, past_caches)
-    done = n_wide * fold
-    first = start + done * n_inner
-    write_columns(x, first, n_rows - done, n_inner, n_inner, operands, gamma, beta, 0, 0, step, y, past_caches)
 
 
 @kernel
@@ -138,23 +127,23 @@ def _affine_cols_kernel(
         lower = n_inner * tile // n_tiles
         width = n_inner * (tile + 1) // n_tiles - lower
         row, last = n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks
+        at_once = fold
         while row < last:
+            if row + at_once > last:
+                at_once = 1
             statistic = _offset(row, n_mid, mean_outer, mean_mid) + lower
             parameter = _offset(row, n_mid, outer, mid) + lower * step
             prepare(mean, var, eps, eps_on_std, statistic, width, operands, 0)
             for j in range(width * step):
                 operands[3, j] = load(gamma, parameter + j)
                 operands[4, j] = load(beta, parameter + j)
+            repeat_operands(operands, width, at_once)
             # Rows that follow with the same statistics (and parameters, if these vary along the row).
             n = 1 if mean_mid or (step and mid) else n_mid - row % n_mid
-            n = last - row if fold > 1 else min(n, last - row)
-            start = row * n_inner + lower
-            if fold > 1:
-                repeat_operands(operands, width, fold)
-                write_folded(x, start, n, n_inner, fold, operands, gamma, beta, step, y, past_caches)
-            else:
-                write_columns(x, start, n, n_inner, width, operands, gamma, beta, parameter, mid, step, y, past_caches)
-            row += n
+            n = (last - row) // at_once if fold > 1 else min(n, last - row)
+            start, stride, wide = row * n_inner + lower, n_inner * at_once, width * at_once
+            write_columns(x, start, n, stride, wide, operands, gamma, beta, parameter, mid, step, y, past_caches)
+            row += n * at_once
     settle()
 
 

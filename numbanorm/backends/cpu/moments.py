@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
-from numbanorm.backends.cpu._jit import exact, kernel
+from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import (
     MAX_PARTS,
     SERIAL_BELOW,
@@ -121,7 +121,7 @@ def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_
     _combine_moments_kernel(parts, *inputs, count.shape, *outputs)
 
 
-@exact
+@spliced
 def finish(k, count, mu, m2, ddof, use_mean, root, out_mean, out_var):
     """Mean and variance (or its root) of moments to element k of the outputs that have elements."""
     k = np.uintp(k)
