@@ -6,9 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
@@ -133,10 +131,8 @@ def _backward(dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any, axis: Axis, sca
     axes = canonicalize_axes(axis, array.ndim)
     features, gamma, _ = axis_parameters(gamma, None, array.shape, axes)
     rstd = checked_statistic("rstd", rstd, array.shape, axes)
-    if scale.use_mean:
-        mean = checked_statistic("mean", mean, array.shape, axes)
-    else:
-        mean = place_of(array).zeros(rstd.shape, compute_dtype(array.dtype))
+    # A mean that is not looked at may be anything; zeros would be one more launch on a device.
+    mean = checked_statistic("mean", mean, array.shape, axes) if scale.use_mean else rstd
     has = gamma is not None
     sets = Sets(axes, features if has else (), dgamma=has, dbeta=has and scale.use_mean)
     return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, scale, out)
