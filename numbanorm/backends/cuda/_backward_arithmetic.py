@@ -9,7 +9,7 @@ their means where statistics depend on x::
     dx = dy * (gamma * rstd) + xhat0 * slope + constant
     slope = -v * rstd,  constant = (low * v - a / n) * rstd
 
-Numbers that a thread adds up by itself are few: at most 64 rows of a column, or a unit's
+Numbers that a thread adds up by itself are few: at most 80 rows of a column, or a unit's
 elements, whose sums are then added as pairs or over threads as a tree.
 """
 

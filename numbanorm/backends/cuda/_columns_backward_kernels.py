@@ -28,8 +28,6 @@ from numbanorm.backends.cuda._vectors import units
 
 #: Threads of a block, and rows that each has in flight.
 THREADS, ROWS_AT_ONCE = 256, 2
-#: Rows that a thread sums by itself.
-MOST_ROWS = 64
 
 
 @_jit.kernel

@@ -27,7 +27,7 @@ SHARED_ROWS_THREADS = 256
 #: Bytes of dy and x that a multiprocessor shall have in flight, and the fewest blocks that share one.
 IN_FLIGHT, FEWEST_BLOCKS = 48 << 10, 2
 #: Rows whose share of dgamma and dbeta a thread adds up by itself.
-MOST_ROWS = 64
+MOST_ROWS = 80
 #: Registers of a multiprocessor, and of a thread that holds few units or many.
 REGISTERS, FEW_REGISTERS, MANY_REGISTERS = 65536, 64, 128
 
@@ -160,11 +160,17 @@ def sets_plan(
     return SetsPlan("registers", held, lanes, threads, grid, n_slots, together, shared)
 
 
-def column_sums_plan(units: int, n_rows: int, threads: int, rows_at_once: int) -> ColumnsPlan:
-    """Columns in tiles and chunks of which a thread has at most ``MOST_ROWS`` rows."""
-    plan = columns_plan(units, n_rows, threads, rows_at_once, 8 * MULTIPROCESSORS)
+def column_sums_plan(units: int, n_rows: int, threads: int, rows_at_once: int, sums: bool) -> ColumnsPlan:
+    """Columns in tiles and chunks of rows, of which with `sums` a thread has at most ``MOST_ROWS``.
+
+    Chunks that leave sums have as many rows at least, so that these are next to nothing.
+    """
+    blocks = 8 * MULTIPROCESSORS
+    if sums:
+        blocks = min(blocks, max(1, n_rows // MOST_ROWS) * ceil_div(units, 64))
+    plan = columns_plan(units, n_rows, threads, rows_at_once, blocks)
     step = threads // plan.lanes * rows_at_once
     most = MOST_ROWS // rows_at_once * step
-    if plan.rows_per_chunk <= most:
+    if not sums or plan.rows_per_chunk <= most:
         return plan
     return plan._replace(rows_per_chunk=most, n_chunks=ceil_div(n_rows, most))

@@ -25,7 +25,7 @@ from numbanorm.backends.cuda._backward_arithmetic import (
 from numbanorm.backends.cuda._columns_backward_kernels import ROWS_AT_ONCE, columns_backward
 from numbanorm.backends.cuda._columns_backward_kernels import THREADS as COLUMN_THREADS
 from numbanorm.backends.cuda._launch_backward import column_sums_plan, rows_plan, sets_plan
-from numbanorm.backends.cuda._launch_norms import Layout, ceil_div, division, pieces_plan, units_held
+from numbanorm.backends.cuda._launch_norms import ColumnsPlan, Layout, ceil_div, division, pieces_plan, units_held
 from numbanorm.backends.cuda._merge_backward_kernels import (
     CENTRED,
     COLUMNS,
@@ -189,16 +189,16 @@ def _visit_columns(
     kind: str, vector: bool, by_row: bool, shape: tuple[int, int], itemsize: int, flags: int, *arrays: Array
 ) -> None:
     """Launch on (dy, x, gamma, mean, rstd, operands, dx, parts) as `shape` (n_rows, n_cols)."""
-    plan = _columns_plan(itemsize, vector, *shape)
+    plan = _columns_plan(itemsize, vector, *shape, bool(flags & WANT_SUMS))
     wide = (np.int64(v) for v in (*shape, plan.rows_per_chunk, arrays[2].size))
     words = (np.int32(v) for v in (plan.tiles, plan.n_chunks, plan.lanes, flags))
     _jit.run(columns_backward(kind, vector, by_row), plan.grid, *arrays, *wide, *words)
 
 
 @lru_cache(maxsize=1024)
-def _columns_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int) -> Any:
+def _columns_plan(itemsize: int, vector: bool, n_rows: int, n_cols: int, sums: bool) -> ColumnsPlan:
     units = ceil_div(n_cols, 16 // itemsize if vector else 1)
-    return column_sums_plan(units, n_rows, COLUMN_THREADS, ROWS_AT_ONCE)
+    return column_sums_plan(units, n_rows, COLUMN_THREADS, ROWS_AT_ONCE, sums)
 
 
 def _rows_in_two(
@@ -218,7 +218,7 @@ def _rows_in_two(
     """Sums of pieces of rows, then columns: 5 sizes of x."""
     n_rows, n_cols = x.shape
     kind, layout = kind_of(x.dtype), Layout(n_rows, n_cols, n_cols, n_cols, 0, 0, 0)
-    n_splits, n_chunks = _pieces(x.itemsize, layout), _columns_plan(x.itemsize, vector, n_rows, n_cols).n_chunks
+    n_splits, n_chunks = _pieces(x.itemsize, layout), _columns_plan(x.itemsize, vector, n_rows, n_cols, True).n_chunks
     sizes = 3 * n_rows, 3 * n_splits * n_rows, 2 * n_chunks * n_cols * bool(flags & WANT_SUMS)
     mean, rest, rstd, _, operands, parts, shares = _prepared(kind, mean, rstd, bool(flags & USE_MEAN), *sizes)
     scale = scale_arguments(kind, n_cols, ddof, std_eps)
@@ -451,7 +451,7 @@ def _channels_last(
     n, n_channels, _ = x.shape
     kind, fixed, shape = kind_of(x.dtype), bool(flags & FIXED), (n, n_channels)
     vector = not n_channels * x.itemsize & 15 and aligned(dy, x, dx, gamma, mean, rstd)
-    n_chunks = _columns_plan(x.itemsize, vector, *shape).n_chunks
+    n_chunks = _columns_plan(x.itemsize, vector, *shape, True).n_chunks
     sums = bool(flags & WANT_SUMS) or not fixed
     sizes = 3 * n_channels * (not fixed), 3 * n_chunks * n_channels * sums
     mean, rest, rstd, has_rest, operands, parts = _prepared(kind, mean, rstd, True, *sizes)
