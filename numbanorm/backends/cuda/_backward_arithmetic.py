@@ -75,7 +75,8 @@ def through_statistics(kind: str) -> Any:
 def team_totals(kind: str) -> Any:
     """``totals(a, b, c, lanes, buffer)``: three sums over each team, in every thread, the same bits in all.
 
-    A team is as in :mod:`._norm_arithmetic`; `buffer` is shared memory for 96 numbers.
+    A team is as in :mod:`._norm_arithmetic`; `buffer` is shared memory for 96 numbers. What comes
+    before should have no branches that look divergent: they cost calls, and registers, here.
     """
     zero = real(kind)(0)
 
@@ -95,10 +96,10 @@ def team_totals(kind: str) -> Any:
         a, b, c = within_warp(a, b, c, lanes)
         if lanes > 32:
             lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
-            if lane == 0:
-                buffer[warp] = a
-                buffer[32 + warp] = b
-                buffer[64 + warp] = c
+            # All lanes write the same: one that branched off would look lost to the shuffles of the next round.
+            buffer[warp] = a
+            buffer[32 + warp] = b
+            buffer[64 + warp] = c
             cuda.syncthreads()
             there = lane < lanes >> 5
             a = buffer[lane] if there else zero
@@ -112,17 +113,15 @@ def team_totals(kind: str) -> Any:
 
 @cache
 def set_statistics(kind: str) -> Any:
-    """``(mean, rstd) = statistics(mean, rstd, i, there, flags)``; zeros for a set that is not there."""
+    """``(mean, rstd) = statistics(mean, rstd, i, there, flags)``; the first set's for one that is not there."""
     zero = real(kind)(0)
 
     @device
     def statistics(mean, rstd, i, there, flags):
-        centre, scale = zero, zero
-        if there:
-            if flags & USE_MEAN:
-                centre = mean[i]
-            scale = rstd[i]
-        return centre, scale
+        # Zeros of dy need no zeros here; and a condition that threads do not share would be a branch.
+        at = i if there else int64(0)
+        centre = mean[at]
+        return centre if flags & USE_MEAN else zero, rstd[at]
 
     return statistics
 

@@ -112,7 +112,10 @@ def _blocks_at_once(itemsize: int, vector: bool, n_units: int, threads: int, sha
 
 
 class SetsPlan(NamedTuple):
-    """Sets with a parameter for each segment or for all. `n_slots` sums of units (or elements) for each set."""
+    """Sets with a parameter for each segment or for all.
+
+    With `n_slots` sums of units (or elements) in shared memory for each set, `length` of them in a segment.
+    """
 
     tier: str
     n_units: int = 0
@@ -120,6 +123,7 @@ class SetsPlan(NamedTuple):
     threads: int = 0
     grid: int = 0
     n_slots: int = 0
+    length: int = 0
     together: int = 1
     shared: int = 0
 
@@ -152,12 +156,14 @@ def sets_plan(
     grid = ceil_div(n_rows, threads // lanes)
     if not by_segment:
         return SetsPlan("registers", held, lanes, threads, grid)
-    n_slots, length = (n_cols, segment) if segment % width else (units, segment // width)
+    n_slots, length = lanes * held, segment // width
+    if segment % width:
+        n_slots, length = n_slots * width, segment
     shared = 2 * (threads // lanes) * n_slots * max(4, itemsize)
     if shared > shared_limit - RESERVED_SHARED:
         return SetsPlan("split")
     together = min(32, lanes, 1 << (length.bit_length() - 1))
-    return SetsPlan("registers", held, lanes, threads, grid, n_slots, together, shared)
+    return SetsPlan("registers", held, lanes, threads, grid, n_slots, length, together, shared)
 
 
 def column_sums_plan(units: int, n_rows: int, threads: int, rows_at_once: int, sums: bool) -> ColumnsPlan:

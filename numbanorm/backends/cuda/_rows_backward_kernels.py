@@ -54,7 +54,7 @@ def rows_backward(kind, vector, n_units):
 
     @device
     def row_sums(gradients, held, gamma, centre, rstd, n_cols, lane, lanes, flags):
-        """Sums of this thread's elements of a row."""
+        """Sums of this thread's elements of a row; beyond its end dy and x are zero."""
         dys = cuda.local.array(width, number)
         xs = cuda.local.array(width, number)
         g = cuda.local.array(width, number)
@@ -93,7 +93,7 @@ def rows_backward(kind, vector, n_units):
     def rows_backward(
         dy, x, gamma, mean, rstd, dx, parts, n_rows, n_cols, n_steps, lanes, flags, inverse, degrees, std_eps
     ):
-        buffers = cuda.shared.array((2, 96), number)
+        buffers = cuda.shared.array(96, number)
         sums = cuda.shared.array(0, number)
         gradients = cuda.local.array(kept, word)
         held = cuda.local.array(kept, word)
@@ -109,37 +109,39 @@ def rows_backward(kind, vector, n_units):
         if flags & WANT_SUMS:
             for k in range(2 * n_sums):
                 sums[k * threads + t] = zero
-        for step in range(n_steps):
-            there = row < n_rows and team < teams
+        step = int32(0)
+        # Only of a barrier's answer the compiler knows that warps agree; else shuffles in a loop cost calls on sm_80.
+        while cuda.syncthreads_or(int32(step < n_steps)) != 0:
+            there = row < n_rows
             start = row * n_cols
             for v in range(n_units):
                 j = (v * lanes + lane) * width
-                keep(load(dy, start + j, there and j < n_cols), gradients, v * words)
-                keep(load(x, start + j, there and j < n_cols), held, v * words)
+                keep(load(dy, start + j, there & (j < n_cols)), gradients, v * words)
+                keep(load(x, start + j, there & (j < n_cols)), held, v * words)
             centre, scale = statistics(mean, rstd, row, there, flags)
             a, b, c = row_sums(gradients, held, gamma, centre, scale, n_cols, lane, lanes, flags)
-            a, b, c = totals(a, b, c, lanes, buffers[step & 1])
+            a, b, c = totals(a, b, c, lanes, buffers)
             low, slope, constant = finish(a, b, c, scale, flags, inverse, degrees, std_eps)
-            if there:
-                for k in range(kept):
-                    gradients[k] = forgotten(gradients[k])
-                    held[k] = forgotten(held[k])
-                for v in range(n_units):
-                    j = (v * lanes + forgotten(lane)) * width
-                    if j < n_cols:
-                        expand(gradients, v * words, dys)
-                        expand(held, v * words, xs)
-                        factors(gamma, j, flags, g)
-                        at = forgotten(v * width * threads + t)
-                        for e in range(width):
-                            xhat = (xs[e] - centre) * scale
-                            if flags & WANT_SUMS:
-                                sums[at] += dys[e]
-                                sums[at + plane] += dys[e] * (xhat - low)
-                                at += threads
-                            xs[e] = dys[e] * (g[e] * scale) + xhat * slope + constant
-                        store(dx, start + j, xs, flags & WANT_DX != 0)
+            for k in range(kept):
+                gradients[k] = forgotten(gradients[k])
+                held[k] = forgotten(held[k])
+            for v in range(n_units):
+                j = (v * lanes + forgotten(lane)) * width
+                if there & (j < n_cols):
+                    expand(gradients, v * words, dys)
+                    expand(held, v * words, xs)
+                    factors(gamma, j, flags, g)
+                    at = forgotten(v * width * threads + t)
+                    for e in range(width):
+                        xhat = (xs[e] - centre) * scale
+                        if flags & WANT_SUMS:
+                            sums[at] += dys[e]
+                            sums[at + plane] += dys[e] * (xhat - low)
+                            at += threads
+                        xs[e] = dys[e] * (g[e] * scale) + xhat * slope + constant
+                    store(dx, start + j, xs, flags & WANT_DX != 0)
             row += teams
+            step = int32(step + 1)
         if flags & WANT_SUMS:
             merge_teams(sums, lanes, teams)
             first = int64(cuda.blockIdx.x) * n_cols

@@ -255,7 +255,9 @@ def _sets_call(
         flags |= PER_ELEMENT
     magic, shift = division(segment, n_cols)
     where = np.int64(n_rows), np.int32(n_cols), np.int64(layout.stride), np.int64(layout.gap)
-    words = n_gamma, layout.row_step, n_cols // segment, plan.n_slots, plan.together, plan.lanes, flags
+    n_segments = n_cols // segment
+    period = max(1, n_gamma if flags & ONE_PARAMETER else n_gamma // n_segments)
+    words = n_gamma, period, n_segments, plan.n_slots, plan.length, plan.together, plan.lanes, flags
     scalars = (*where, np.uint32(magic), np.int32(shift), *map(np.int32, words))
     kernel = sets_backward(kind, vector, plan.n_units)
     return plan, kernel, (*scalars, *scale_arguments(kind, n_cols, ddof, std_eps))
