@@ -125,7 +125,7 @@ class Benchmarks:
         """One library's time of a case, or why there is none."""
         base = library.partition(".")[0]
         module, function = self.modules[base], getattr(case.operation, base)
-        if module is None or function is None:
+        if module is None or function is None or (library == "torch.compile" and case.operation.backward):
             return
         try:
             operands = self._operands(case)
@@ -149,8 +149,13 @@ class Benchmarks:
         x = self.cupy.tile(self.noise[case.dtype], -(-n // NOISE))[:n].reshape(case.shape)
         if case.dtype == "bfloat16":
             x = x.view(import_module("ml_dtypes").bfloat16)
+        dy = None
+        if case.operation.backward:
+            # The same noise from another number on.
+            dy = self.cupy.tile(self.noise[case.dtype], -(-(n + 5) // NOISE))[5 : n + 5].copy().reshape(case.shape)
+            dy = dy.view(x.dtype) if case.dtype == "bfloat16" else dy
         values = (np.full(case.channels, value, np.float32) for value in (1.5, 0.25, 1.0, 4.0))
-        return Operands(x, *map(self.cupy.asarray, values))
+        return Operands(x, *map(self.cupy.asarray, values), dy)
 
     def _difference(self, case: Case) -> float:
         """Largest difference of numbanorm's result from torch's."""
@@ -199,7 +204,9 @@ def _module(name: str) -> Any:
 
 
 def _as_torch(array: Any) -> Any:
-    """A CuPy array's memory as a tensor."""
+    """A CuPy array's memory as a tensor; None is no array."""
+    if array is None:
+        return None
     torch = import_module("torch")
     if array.dtype.name == "bfloat16":
         return torch.from_dlpack(array.view("i2")).view(torch.bfloat16)

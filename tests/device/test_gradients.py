@@ -115,7 +115,10 @@ def test_emulated(emulated, norm):
     """The real launchers, both layouts, far from zero, in every dtype."""
     forward, backward, gamma, options = norm
     for dtype in oracle.FLOATS:
-        x, dy = as_dtype(X + (1e4 if dtype == "float32" and forward is not nn.rms_norm else 1), dtype), as_dtype(DY, dtype)
+        x, dy = (
+            as_dtype(X + (1e4 if dtype == "float32" and forward is not nn.rms_norm else 1), dtype),
+            as_dtype(DY, dtype),
+        )
         for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
             back = np.argsort(order)
             values, slopes = (np.ascontiguousarray(a.transpose(order)).transpose(back) for a in (x, dy))

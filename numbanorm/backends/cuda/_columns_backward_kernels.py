@@ -12,8 +12,6 @@ from numba import cuda
 from numbanorm.backends.cuda import _jit
 from numbanorm.backends.cuda._backward_arithmetic import (
     FIXED,
-    GAMMA_ALONG,
-    HAS_REST,
     USE_MEAN,
     WANT_DX,
     WANT_SUMS,

@@ -22,6 +22,8 @@ from numbanorm.backends.cuda._launch_norms import (
 
 #: Most threads for a row in registers, with few units held and with many.
 FEW_UNITS, FEW_UNITS_THREADS, MANY_UNITS_THREADS = 2, 1024, 512
+#: Most threads for a set with segments.
+SETS_THREADS = 256
 #: Threads of a block that short rows share; a row is a warp's at most.
 SHARED_ROWS_THREADS = 256
 #: Bytes of dy and x that a multiprocessor shall have in flight, and the fewest blocks that share one.
@@ -128,11 +130,6 @@ class SetsPlan(NamedTuple):
     shared: int = 0
 
 
-def sets_units(vector: bool) -> int:
-    """Units of dy, and of x, that a thread holds."""
-    return 4 if vector else 8
-
-
 def sets_plan(
     itemsize: int,
     vector: bool,
@@ -143,9 +140,9 @@ def sets_plan(
     shared_limit: int = LARGEST_SHARED,
 ) -> SetsPlan:
     """How sets are shared out; `by_segment`: each segment's share of dgamma and dbeta is wanted by itself."""
-    width, held = _width(itemsize, vector), sets_units(vector)
+    width, held = _width(itemsize, vector), many_units(itemsize, vector)
     units = ceil_div(n_cols, width)
-    if units > MANY_UNITS_THREADS * held:
+    if units > SETS_THREADS * held:
         return SetsPlan("split")
     if n_rows < MULTIPROCESSORS // 2 and n_cols * itemsize > SPLIT_FEW_BYTES:
         return SetsPlan("split")

@@ -5,9 +5,6 @@ Every kernel adds in an order that shapes alone decide, in pairs of high and low
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 from numba import cuda
 from numba.cuda import types
 

@@ -27,9 +27,9 @@ from numbanorm.backends.cuda._backward_arithmetic import (
 )
 from numbanorm.backends.cuda._intrinsics import forgotten, pointer, real, scalar_store
 from numbanorm.backends.cuda._jit import device
+from numbanorm.backends.cuda._launch_backward import SETS_THREADS
 from numbanorm.backends.cuda._norm_arithmetic import compute_kind
 from numbanorm.backends.cuda._norm_rows_kernels import segment_of
-from numbanorm.backends.cuda._rows_backward_kernels import most_threads
 from numbanorm.backends.cuda._vectors import units
 
 
@@ -176,5 +176,5 @@ def sets_backward(kind, vector, n_units):
     return (
         sets_backward,
         (*arrays, *layout, *[int32] * 8, *scale_parameters(kind)),
-        most_threads(kind, n_units),
+        SETS_THREADS,
     )

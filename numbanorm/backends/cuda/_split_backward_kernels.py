@@ -24,7 +24,6 @@ from numbanorm.backends.cuda._backward_arithmetic import (
     uint32,
 )
 from numbanorm.backends.cuda._intrinsics import pointer, real
-from numbanorm.backends.cuda._jit import device
 from numbanorm.backends.cuda._norm_arithmetic import compute_kind
 from numbanorm.backends.cuda._norm_rows_kernels import segment_of
 from numbanorm.backends.cuda._vectors import units

@@ -429,9 +429,7 @@ def _channels_in_two(
         wanted = flags & (USE_MEAN | FIXED) | has_rest | (0 if fixed else CENTRED | OPERANDS)
         scale = scale_arguments(kind, n * n_inner, ddof, std_eps)
         plane, statistics = n_splits * n_channels, (rest, rstd)
-        _merge(
-            kind, parts, n_channels, n_splits, plane, wanted, dgamma, dbeta, gamma, statistics, operands, scale
-        )
+        _merge(kind, parts, n_channels, n_splits, plane, wanted, dgamma, dbeta, gamma, statistics, operands, scale)
     if dx.size and not fixed:
         _write_planes(kind, vector, (n * n_channels, n_inner), 1, n_channels, flags, *given, operands, dx)
 

@@ -4,7 +4,7 @@ import pytest
 
 from numbanorm.backends.cuda._columns_backward_kernels import ROWS_AT_ONCE, columns_backward
 from numbanorm.backends.cuda._intrinsics import VECTOR
-from numbanorm.backends.cuda._launch_backward import FEW_UNITS, many_units, sets_units
+from numbanorm.backends.cuda._launch_backward import FEW_UNITS, many_units
 from numbanorm.backends.cuda._launch_norms import units_held
 from numbanorm.backends.cuda._merge_backward_kernels import convert_statistics, merge_parts, merge_segments
 from numbanorm.backends.cuda._rows_backward_kernels import rows_backward
@@ -27,8 +27,7 @@ def kernels():
                 accesses = 2 * n + 2 * n * parameters, n
                 most = 64 if n == FEW_UNITS and kind != "float64" else 128
                 yield rows_backward, (kind, vector, n), most, accesses
-            n = sets_units(vector)
-            yield sets_backward, (kind, vector, n), 128, (2 * n, n)
+            yield sets_backward, (kind, vector, many), 232, (2 * many, many)
             n = units_at_once(vector)
             yield split_backward, (kind, vector), 112, (2 * n + n * parameters, n)
             n = units_held(16 // width, vector)

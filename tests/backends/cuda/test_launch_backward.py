@@ -72,7 +72,9 @@ def test_bytes_in_flight(itemsize, n_cols):
     registers = 64 if plan.n_units == plans.FEW_UNITS else 128
     blocks = min(65536 // (registers * plan.threads), (227 << 10) // (plan.shared + (2 << 10)), plan.grid)
     assert blocks >= 1
-    assert 2 * min(n_cols * itemsize * (plan.threads // plan.lanes), plan.threads * 16 * plan.n_units) * blocks >= 24 << 10
+    assert (
+        2 * min(n_cols * itemsize * (plan.threads // plan.lanes), plan.threads * 16 * plan.n_units) * blocks >= 24 << 10
+    )
 
 
 def test_few_long_rows_are_split():
