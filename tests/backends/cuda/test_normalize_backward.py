@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from numbanorm.backends import reference
-from numbanorm.backends.cuda import _launch_backward, _launch_norms, normalize_backward
+from numbanorm.backends.cuda import _backward_launches, _launch_backward, _launch_norms, normalize_backward
 from tests.backends.cuda import host_arrays
 from tests.oracle import FLOATS, as_dtype
 
@@ -57,7 +57,7 @@ def assert_gradients(launcher, arrays, options, n, wanted=(True, True, True), **
 
 
 def clear_plans():
-    for cached in (normalize_backward._rows_call, normalize_backward._sets_call, normalize_backward._columns_plan):
+    for cached in (normalize_backward._rows_call, normalize_backward._sets_call, _backward_launches.planned_columns):
         cached.cache_clear()
 
 
