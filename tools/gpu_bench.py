@@ -130,7 +130,7 @@ class Benchmarks:
         try:
             operands = self._operands(case)
             if base == "torch":
-                operands = Operands(*map(_as_torch, operands))
+                operands = _in_torch(operands)
             call = lambda: function(module, operands)  # noqa: E731
             if library == "torch.compile":
                 # Else torch compiles for any shape from the second one on, and gives up after a few.
@@ -161,7 +161,7 @@ class Benchmarks:
         """Largest difference of numbanorm's result from torch's."""
         torch, operands = self.modules["torch"], self._operands(case)
         ours = case.operation.numbanorm(self.modules["numbanorm"], operands)
-        theirs = case.operation.torch(torch, Operands(*map(_as_torch, self._operands(case))))
+        theirs = case.operation.torch(torch, _in_torch(self._operands(case)))
         if isinstance(ours, tuple):
             ours, theirs = ours[1], theirs[1]  # variances
         return float((_as_torch(ours).float() - theirs.float()).abs().max())
@@ -203,10 +203,13 @@ def _module(name: str) -> Any:
         return None
 
 
+def _in_torch(operands: Operands) -> Operands:
+    """The same memory; what is not there is last."""
+    return Operands(*(_as_torch(array) for array in operands if array is not None))
+
+
 def _as_torch(array: Any) -> Any:
-    """A CuPy array's memory as a tensor; None is no array."""
-    if array is None:
-        return None
+    """A CuPy array's memory as a tensor."""
     torch = import_module("torch")
     if array.dtype.name == "bfloat16":
         return torch.from_dlpack(array.view("i2")).view(torch.bfloat16)
