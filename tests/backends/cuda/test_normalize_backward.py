@@ -131,17 +131,16 @@ def test_statistics_in_either_dtype(simulator, launcher, shape, axes, n):
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1), (8, 1), (1, 49), (4, 16), (4, 14), (2, 520)])
 def test_groups(simulator, shape):
-    for dtype in FLOATS:
-        for n in (shape[0], 2 * shape[0], 4 * shape[0], 1):
-            arrays = operands((4, *shape), (1, 2), n, dtype)
-            use_mean = n != shape[0]
-            assert_gradients("norm_groups_backward", arrays, (0.0, 0.0, use_mean), n, offset=n == 1)
+    for dtype, n in (*zip(FLOATS, (shape[0], 2 * shape[0], 4 * shape[0], 1), strict=True), ("float32", 2 * shape[0])):
+        arrays = operands((4, *shape), (1, 2), n, dtype)
+        use_mean = n != shape[0]
+        assert_gradients("norm_groups_backward", arrays, (0.0, 0.0, use_mean), n, offset=n == 1)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 7), (3, 2, 8), (5, 2, 49), (2, 3, 520)])
 def test_channels(simulator, shape):
     for dtype in FLOATS:
-        for fixed in (False, True):
+        for fixed in (False, True) if dtype in ("float32", "bfloat16") else (False,):
             arrays = operands(shape, (0, 2), shape[1], dtype)
             assert_gradients("norm_channels_backward", arrays, (0.0, 0.0, fixed), shape[1])
     arrays = operands(shape, (0, 2), 1, "float32")
