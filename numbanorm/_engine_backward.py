@@ -123,7 +123,7 @@ def _launch(
 ) -> tuple[Array | None, Array | None]:
     """dx in place; (dgamma, dbeta) with x's shape over the features."""
     norm = plan.norm
-    dtype = np.dtype(np.float64)
+    dtype = _statistics_dtype(place, mean, rstd)
     mean, rstd = (place.dense(norm.arranged(s), dtype).reshape(-1) for s in (mean, rstd))
     shape = tuple(plan.stored[norm.order.index(axis)] if not norm.c_order else x.shape[axis] for axis in sets.features)
     n = prod(shape)
@@ -149,6 +149,13 @@ def _launch(
         _shaped(dgamma, shape, sets.features, plan) if sets.dgamma else None,
         _shaped(dbeta, shape, sets.features, plan) if sets.dbeta else None,
     )
+
+
+def _statistics_dtype(place: Any, mean: Array, rstd: Array) -> np.dtype[Any]:
+    """On the host float64, for which kernels are compiled; a device takes either, as a cast would be a launch."""
+    if place is not _arrays.HOST and mean.dtype == rstd.dtype and mean.dtype.name in ("float32", "float64"):
+        return mean.dtype
+    return np.dtype(np.float64)
 
 
 def _shaped(gradient: Array, shape: Axes, features: Axes, plan: NormPlan) -> Array:

@@ -125,12 +125,12 @@ class Benchmarks:
         """One library's time of a case, or why there is none."""
         base = library.partition(".")[0]
         module, function = self.modules[base], getattr(case.operation, base)
-        if module is None or function is None:
+        if module is None or function is None or (library == "torch.compile" and case.operation.backward):
             return
         try:
             operands = self._operands(case)
             if base == "torch":
-                operands = Operands(*map(_as_torch, operands))
+                operands = _in_torch(operands)
             call = lambda: function(module, operands)  # noqa: E731
             if library == "torch.compile":
                 # Else torch compiles for any shape from the second one on, and gives up after a few.
@@ -149,14 +149,19 @@ class Benchmarks:
         x = self.cupy.tile(self.noise[case.dtype], -(-n // NOISE))[:n].reshape(case.shape)
         if case.dtype == "bfloat16":
             x = x.view(import_module("ml_dtypes").bfloat16)
+        dy = None
+        if case.operation.backward:
+            # The same noise from another number on.
+            dy = self.cupy.tile(self.noise[case.dtype], -(-(n + 5) // NOISE))[5 : n + 5].copy().reshape(case.shape)
+            dy = dy.view(x.dtype) if case.dtype == "bfloat16" else dy
         values = (np.full(case.channels, value, np.float32) for value in (1.5, 0.25, 1.0, 4.0))
-        return Operands(x, *map(self.cupy.asarray, values))
+        return Operands(x, *map(self.cupy.asarray, values), dy)
 
     def _difference(self, case: Case) -> float:
         """Largest difference of numbanorm's result from torch's."""
         torch, operands = self.modules["torch"], self._operands(case)
         ours = case.operation.numbanorm(self.modules["numbanorm"], operands)
-        theirs = case.operation.torch(torch, Operands(*map(_as_torch, self._operands(case))))
+        theirs = case.operation.torch(torch, _in_torch(self._operands(case)))
         if isinstance(ours, tuple):
             ours, theirs = ours[1], theirs[1]  # variances
         return float((_as_torch(ours).float() - theirs.float()).abs().max())
@@ -196,6 +201,11 @@ def _module(name: str) -> Any:
         return import_module(name)
     except ImportError:
         return None
+
+
+def _in_torch(operands: Operands) -> Operands:
+    """The same memory; what is not there is last."""
+    return Operands(*(_as_torch(array) for array in operands if array is not None))
 
 
 def _as_torch(array: Any) -> Any:

@@ -16,13 +16,14 @@ L2_BYTES = 40 << 20
 
 
 class Operands(NamedTuple):
-    """Arrays of one library: x, and parameters and running statistics in float32."""
+    """Arrays of one library: x, parameters and running statistics in float32, and for gradients dy."""
 
     x: Any
     gamma: Any
     beta: Any
     mean: Any
     var: Any
+    dy: Any = None
 
 
 Call = Callable[[Any, Operands], Any]
@@ -41,8 +42,10 @@ class Operation:
     numbanorm: Call
     torch: Call
     cupy: Call | None = None
-    #: Whether the statistics need all of x before anything is written.
-    twice: bool = False
+    #: How many arrays are needed in full before anything is written, and then again.
+    twice: int = 0
+    #: Whether it is a gradient, of which dy is an operand, too.
+    backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class Case:
 
     @property
     def least_bytes(self) -> int:
-        """What must move: x once or twice in, y out; x a third time where it does not fit the L2."""
-        return self.x_bytes * (self.operation.passes + (self.operation.twice and self.x_bytes > L2_BYTES))
+        """What must move: x (and dy) in, y or dx out; once more in what is needed twice and does not fit the L2."""
+        twice = self.operation.twice
+        return self.x_bytes * (self.operation.passes + twice * (twice * self.x_bytes > L2_BYTES))
 
     @property
     def channels(self) -> int:
@@ -121,6 +125,42 @@ def _mean_var(name: str, axis: Any, channel_axis: int) -> Operation:
     )
 
 
+def _remembered(prepare: Call, call: Callable[[Any], Any]) -> Call:
+    """A gradient whose forward is made once for the same operands: not what is timed."""
+    last: list[Any] = [None, None]
+
+    def remembered(module: Any, o: Operands) -> Any:
+        if last[0] is not o:
+            last[:] = o, prepare(module, o)
+        return call(last[1])
+
+    return remembered
+
+
+def _backward(name: str, shape: tuple[int, int, int], forward: str, torch_forward: Call, **options: Any) -> Operation:
+    """A gradient of all parameters; `shape`: passes, arrays needed twice, channel axis."""
+    passes, twice, axis = shape
+    has_beta = forward != "rms_norm"
+    spread = {"groups": num_groups} if forward == "group_norm" else {}
+
+    def prepare(nn: Any, o: Operands) -> Any:
+        dy = o.x[::-1].copy() if o.dy is None else o.dy
+        first = [count(o.x.shape[1]) for count in spread.values()]
+        parameters = (o.gamma, o.beta) if has_beta else (o.gamma,)
+        _, mean, rstd = getattr(nn, forward)(o.x, *first, *parameters, return_stats=True, **options)
+        backward = getattr(nn, f"{forward}_backward")
+        return lambda: backward(dy, o.x, *first, o.gamma, mean, rstd, **options)[0]
+
+    def prepare_torch(torch: Any, o: Operands) -> Any:
+        dy = o.x.flip(0) if o.dy is None else o.dy
+        inputs = [a.detach().requires_grad_() for a in ((o.x, o.gamma, o.beta) if has_beta else (o.x, o.gamma))]
+        y = torch_forward(torch, Operands(*inputs, *o[len(inputs) :]))
+        return lambda: torch.autograd.grad(y, inputs, dy, retain_graph=True)[0]
+
+    ours, theirs = (_remembered(made, lambda call: call()) for made in (prepare, prepare_torch))
+    return Operation(name, passes, axis, ours, theirs, twice=twice, backward=True)
+
+
 _ROWS = [(1, 768), (512, 768), (16384, 1024), (4096, 8192)]
 _NOTED = [
     (8192, 128),
@@ -153,9 +193,9 @@ TABLE: tuple[tuple[Operation, list[tuple[int, ...]]], ...] = (
             "batch_norm_training",
             2,
             1,
-            lambda nn, o: nn.batch_norm(*o, training=True),
+            lambda nn, o: nn.batch_norm(*o[:5], training=True),
             _torch_batch_norm(True),
-            twice=True,
+            twice=1,
         ),
         _IMAGES,
     ),
@@ -164,15 +204,15 @@ TABLE: tuple[tuple[Operation, list[tuple[int, ...]]], ...] = (
             "batch_norm_training_nhwc",
             2,
             -1,
-            lambda nn, o: nn.batch_norm(*o, training=True, channel_axis=-1),
+            lambda nn, o: nn.batch_norm(*o[:5], training=True, channel_axis=-1),
             _torch_batch_norm(True, last=True),
-            twice=True,
+            twice=1,
         ),
         _LAST,
     ),
     (
         Operation(
-            "batch_norm_evaluation", 2, 1, lambda nn, o: nn.batch_norm(*o, training=False), _torch_batch_norm(False)
+            "batch_norm_evaluation", 2, 1, lambda nn, o: nn.batch_norm(*o[:5], training=False), _torch_batch_norm(False)
         ),
         _IMAGES,
     ),
@@ -203,9 +243,36 @@ TABLE: tuple[tuple[Operation, list[tuple[int, ...]]], ...] = (
             -1,
             lambda nn, o: nn.standardize(o.x, 0),
             lambda torch, o: (o.x - o.x.mean(0)) * torch.rsqrt(o.x.var(0, correction=0) + 1e-5),
-            twice=True,
+            twice=1,
         ),
         [(8192, 4096), *_TALL],
+    ),
+    (_backward("layer_norm_backward", (3, 0, -1), "layer_norm", _torch_layer_norm), [*_NOTED, (1024, 65536)]),
+    (_backward("rms_norm_backward", (3, 0, -1), "rms_norm", _torch_rms_norm), _NOTED),
+    (
+        _backward("batch_norm_backward", (3, 2, 1), "batch_norm", _torch_batch_norm(True), training=True),
+        _IMAGES,
+    ),
+    (
+        _backward(
+            "batch_norm_backward_nhwc",
+            (3, 2, -1),
+            "batch_norm",
+            _torch_batch_norm(True, last=True),
+            training=True,
+            channel_axis=-1,
+        ),
+        _LAST,
+    ),
+    (_backward("group_norm_backward", (3, 0, 1), "group_norm", _torch_group_norm), _IMAGES),
+    (
+        _backward(
+            "instance_norm_backward",
+            (3, 0, 1),
+            "instance_norm",
+            lambda torch, o: torch.nn.functional.instance_norm(o.x, weight=o.gamma, bias=o.beta),
+        ),
+        _IMAGES,
     ),
 )
 

@@ -30,12 +30,13 @@ KINDS = ("float32", "bfloat16", "float64", "float16")
 def kernels() -> list[Any]:
     """Every kernel that plans choose, as the tests of compilation list them."""
     from numbanorm.backends.cuda._affine_kernels import prepare
+    from tests.backends.cuda import test_compile_backward as backward
     from tests.backends.cuda import test_compile_moments as moments
     from tests.backends.cuda import test_compile_norms as norms
 
     found = [*(kernel for kind in KINDS[:2] for kernel in moments.some(kind)), *moments.OTHERS]
     found += [prepare("float32", "float32", "float32"), prepare("float64", "float64", "float64")]
-    of_norms = [make(*arguments) for make, arguments, *_ in norms.kernels()]
+    of_norms = [make(*arguments) for make, arguments, *_ in (*norms.kernels(), *backward.kernels())]
     for kind in KINDS:
         found += [kernel for kernel in of_norms if kind in kernel.name]
         found += moments.every(kind)

@@ -80,7 +80,8 @@ Common arguments:
 * ``std_eps``: eps where it was added to the standard deviation, else 0.
 * ``dx``, ``dgamma``, ``dbeta``: outputs, of length 0 where not wanted; dx may be the memory of dy
   or x; dgamma and dbeta are in the compute dtype and one per parameter.
-  Sums over sets are merged in float64 and in a fixed order: every run gives the same bits.
+  Sums over sets are merged in float64, on a device in pairs of the compute dtype, and in a fixed order:
+  every run gives the same bits.
 """
 
 LAUNCHERS = (

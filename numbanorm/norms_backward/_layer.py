@@ -162,7 +162,7 @@ def _backward(
     rstd = checked_statistic("rstd", rstd, array.shape, axes)
     if recompute:
         _check_recoverable(backend, gamma)
-    # A mean that is not looked at may be anything.
+    # A mean that is not looked at may be anything; zeros would be one more launch on a device.
     mean = checked_statistic("mean", mean, array.shape, axes) if scale.use_mean and not recompute else rstd
     has = gamma is not None
     varies = has or beta is not None

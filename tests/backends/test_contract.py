@@ -38,14 +38,8 @@ def test_every_launcher_is_there_and_documented(backend):
         assert twin is getattr(reference, launcher)
 
 
-def test_what_the_cuda_backend_lacks_is_said():
-    assert set(cuda.MISSING) <= set(LAUNCHERS)
-    for launcher in LAUNCHERS:
-        assert (launcher in cuda.MISSING) != (launcher in cuda.__all__)
-    for launcher in cuda.MISSING:
-        assert not hasattr(cuda, launcher)
-        with pytest.raises(NotImplementedError, match=f"has no {launcher} yet"):
-            getattr(cuda, launcher)
+def test_the_cuda_backend_names_every_launcher():
+    assert set(LAUNCHERS) <= set(cuda.__all__)
 
 
 def sample(shape, dtype, seed):

@@ -1,10 +1,12 @@
-"""Gradients of device arrays, through a stand-in for launchers that a backend may not have yet."""
+"""Gradients of device arrays: through stand-ins for launchers, through the real ones emulated, or on a device."""
 
 import numpy as np
 import pytest
 
 import numbanorm as nn
+from tests import oracle
 from tests.norms_backward.checks import assert_gradient
+from tests.oracle import as_dtype
 
 RNG = np.random.default_rng(5)
 X, DY = RNG.standard_normal((2, 3, 4, 2, 5)).astype("f4")
@@ -71,3 +73,86 @@ def test_from_y_is_the_hosts(place):
     y, _, rstd = nn.rms_norm(x, return_stats=True)
     with pytest.raises(NotImplementedError, match="gradients from x only"):
         nn.rms_norm_backward(dy, y, None, None, rstd, recompute=True)
+
+
+DENSE = {
+    "layer": (nn.layer_norm, nn.layer_norm_backward, 5, {}, ["norm_rows_backward"]),
+    "rms": (nn.rms_norm, nn.rms_norm_backward, 5, {}, ["norm_rows_backward"]),
+    "batch": (nn.batch_norm, nn.batch_norm_backward, 4, {"training": True}, ["norm_channels_backward"]),
+    "instance": (nn.instance_norm, nn.instance_norm_backward, 4, {}, ["norm_groups_backward"]),
+}
+
+
+@pytest.mark.parametrize(("forward", "backward", "n", "options", "launches"), DENSE.values(), ids=DENSE)
+def test_dense_operands_meet_nothing_but_launchers(place, forward, backward, n, options, launches):
+    """No copy, fill or cast of CuPy's on the way, each of which would be a launch."""
+    if place.name != "stand-in":
+        pytest.skip("counts what stands in for a device")
+    from tests.device import stand_in
+
+    x, dy, gamma = map(place.array, (X, DY, GAMMA[:1].repeat(n)))
+    _, *statistics = forward(x, return_stats=True, gamma=gamma, **options)
+    backward(dy, x, gamma, *statistics, **options)  # the first call makes constants
+    place.device.calls.clear()
+    stand_in.launches.clear()
+    backward(dy, x, gamma, *statistics, **options)
+    assert place.device.calls == []
+    assert stand_in.launches == launches
+
+
+def test_group_norm_meets_nothing_but_launchers(place):
+    """With statistics per group; those that a forward repeats for each channel are gathered first."""
+    if place.name != "stand-in":
+        pytest.skip("counts what stands in for a device")
+    from tests.device import stand_in
+
+    x, dy, gamma = map(place.array, (X, DY, GAMMA))
+    mean, rstd = map(place.array, (np.zeros((3, 2), "f4"), np.ones((3, 2), "f4")))
+    nn.group_norm_backward(dy, x, 2, gamma, mean, rstd)
+    place.device.calls.clear()
+    stand_in.launches.clear()
+    nn.group_norm_backward(dy, x, 2, gamma, mean, rstd)
+    assert place.device.calls == []
+    assert stand_in.launches == ["norm_groups_backward"]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_emulated(emulated, norm):
+    """The real launchers, both layouts, far from zero, in every dtype."""
+    forward, backward, gamma, options = norm
+    for dtype in oracle.FLOATS:
+        x, dy = (
+            as_dtype(X + (1e4 if dtype == "float32" and forward is not nn.rms_norm else 1), dtype),
+            as_dtype(DY, dtype),
+        )
+        for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
+            back = np.argsort(order)
+            values, slopes = (np.ascontiguousarray(a.transpose(order)).transpose(back) for a in (x, dy))
+            operands = [emulated.array(a) for a in (slopes, values, gamma)]
+            _, *statistics = forward(operands[1], return_stats=True, gamma=operands[2], **options)
+            actual = backward(*operands, *statistics, **options)
+            with nn.use_backend("reference"):
+                wide = dy.astype("f8"), x.astype("f8"), gamma.astype("f8")
+                _, *exact = forward(wide[1], return_stats=True, gamma=wide[2], **options)
+                expected = backward(*wide, *exact, **options)
+            for ours, theirs in zip(actual, expected, strict=True):
+                if theirs is not None:
+                    assert_gradient(emulated.numpy(ours), theirs)
+
+
+@pytest.mark.compiled
+def test_emulated_groups_and_layers(emulated):
+    x, dy, gamma = map(emulated.array, (X, DY, GAMMA))
+    _, *statistics = nn.group_norm(x, 2, gamma, return_stats=True)
+    _, *host = nn.group_norm(X, 2, GAMMA, return_stats=True)
+    expected = nn.group_norm_backward(DY, X, 2, GAMMA, *host)
+    for ours, theirs in zip(nn.group_norm_backward(dy, x, 2, gamma, *statistics), expected, strict=True):
+        assert_gradient(emulated.numpy(ours), theirs.astype("f8"))
+    for training in (True, False):
+        host, layer = nn.BatchNorm2d(4).train(training), nn.BatchNorm2d(4, device="cuda").train(training)
+        host.requires_grad = layer.requires_grad = True
+        host(X), layer(x)
+        assert_gradient(emulated.numpy(layer.backward(dy)), host.backward(DY).astype("f8"))
+        for name, gradient in layer.grad.items():
+            assert_gradient(emulated.numpy(gradient), host.grad[name].astype("f8"))

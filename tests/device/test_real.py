@@ -8,6 +8,7 @@ import pytest
 
 import numbanorm as nn
 from tests.device.conftest import REAL
+from tests.norms_backward.checks import assert_gradient, expected
 from tests.oracle import as_dtype, assert_normalized, normalized
 
 pytestmark = pytest.mark.skipif(not REAL, reason="needs NUMBANORM_TEST_DEVICE=cuda and a device")
@@ -60,6 +61,53 @@ def test_rows_of_every_tier(n_cols, dtype, rng):
             rough = {"float32": 1e-5, "float64": 1e-11}.get(dtype, 1e-2)
             np.testing.assert_allclose(cp.asnumpy(mean).astype("f8"), wide.mean(-1), rtol=rough, atol=rough)
             np.testing.assert_allclose(cp.asnumpy(var).astype("f8"), wide.var(-1), rtol=rough, atol=rough)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("n_cols", LENGTHS)
+def test_gradients_of_every_tier(n_cols, dtype, rng):
+    """Rows in registers and in two visits, aligned and not, against the formulas in float64."""
+    for n_rows in (3, 70, 300):
+        x = as_dtype(rng.standard_normal((n_rows, n_cols)) * 3 + 100, dtype)
+        dy, gamma = as_dtype(rng.standard_normal(x.shape), dtype), rng.standard_normal(n_cols).astype("f4")
+        wanted = expected(dy, x, gamma, (1,), (1,), eps=EPS)
+        memory = cp.empty((2, x.size + 1), x.dtype)
+        for first in (0, 1):
+            given = [row[first : first + x.size].reshape(x.shape) for row in memory]
+            for target, values in zip(given, (dy, x), strict=True):
+                target.set(values)
+            _, *statistics = nn.layer_norm(given[1], cp.asarray(gamma), eps=EPS, return_stats=True)
+            results = nn.layer_norm_backward(*given, cp.asarray(gamma), *statistics, eps=EPS)
+            # What cancels in dx is as large as gamma * rstd.
+            largest = max(1.0, float(np.abs(gamma).max() * cp.asnumpy(statistics[1]).max()))
+            for ours, theirs in zip(results, wanted, strict=True):
+                assert_gradient(cp.asnumpy(ours), theirs, scale=largest)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(8, 64, 56, 56), (32, 512, 7, 7), (4, 32, 112, 112), (300, 24, 5, 1)], ids=str)
+def test_gradients_of_channels_and_groups(shape, dtype, rng):
+    """Both layouts; the same bits in every run."""
+    x, dy = (as_dtype(rng.standard_normal(shape) * 2 + shift, dtype) for shift in (10, 0))
+    gamma = rng.standard_normal(shape[1]).astype("f4")
+    spread = gamma[:, None, None]
+    cases = {
+        "batch": (nn.batch_norm, nn.batch_norm_backward, (0, 2, 3), {"training": True}),
+        "instance": (nn.instance_norm, nn.instance_norm_backward, (2, 3), {}),
+    }
+    for name, (forward, backward, axes, options) in cases.items():
+        if name == "instance" and dtype == "bfloat16" and shape[2] * shape[3] < 8:
+            continue
+        wanted = expected(dy, x, spread, axes, (1,), eps=EPS)
+        for order in ((0, 1, 2, 3), (0, 2, 3, 1)):
+            back = np.argsort(order)
+            given = [cp.asarray(np.ascontiguousarray(a.transpose(order))).transpose(back) for a in (dy, x)]
+            _, *statistics = forward(given[1], cp.asarray(gamma), return_stats=True, **options)
+            results = backward(*given, cp.asarray(gamma), *statistics, **options)
+            for ours, theirs in zip(results, wanted, strict=True):
+                assert_gradient(cp.asnumpy(ours), theirs)
+            again = backward(*given, cp.asarray(gamma), *statistics, **options)
+            assert all(bool((a == b).all()) for a, b in zip(results[1:], again[1:], strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
@@ -134,6 +182,7 @@ CALLS = {
     "channels": ((4096, 64), lambda x: nn.batch_norm(x, training=True, channel_axis=-1)),
     "statistics": ((4096, 64), lambda x: nn.mean_var(x, 0).var),
     "all": ((1024, 1024), lambda x: nn.mean_var(x).var),
+    "gradient": ((256, 1024), lambda x: nn.layer_norm_backward(x, x, None, x[:, 0], x[:, 1])[0]),
 }
 
 

@@ -33,25 +33,15 @@ _HOMES = {
         "update_running",
     ),
     "normalize": ("norm_channels", "norm_groups", "norm_rows"),
+    "normalize_backward": ("norm_channels_backward", "norm_groups_backward", "norm_rows_backward"),
 }
 _HOME_OF = {launcher: home for home, launchers in _HOMES.items() for launcher in launchers}
-
-#: Launchers of the contract that this backend does not have yet.
-MISSING = ("norm_channels_backward", "norm_groups_backward", "norm_rows_backward")
 
 __all__ = ["availability", "name", *_HOME_OF]
 
 
-class NoLauncher(NotImplementedError, AttributeError):
-    """A launcher that is not there yet; ``hasattr`` says so too."""
-
-
 def __getattr__(attribute: str) -> Any:
     """A launcher, at its first use."""
-    if attribute in MISSING:
-        raise NoLauncher(
-            f"the cuda backend has no {attribute} yet: take gradients of host arrays with the cpu or reference backend"
-        )
     if attribute not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
     launcher = getattr(import_module(f"{__name__}.{_HOME_OF[attribute]}"), attribute)
