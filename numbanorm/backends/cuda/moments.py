@@ -61,13 +61,14 @@ def _cols_launch(
     n_outer, n_reduce, n_inner = shape
     plan = _launch_moments.cols(kind, n_outer, n_reduce, n_inner, aligned)
     finish = _finish.arguments(kind, n_reduce, ddof, root, mean, var)
-    size = N_SUMS * n_outer * plan.n_splits * n_inner if plan.n_splits > 1 or not final else 1
+    if not final:
+        plan = plan._replace(n_parts=plan.n_splits)
+    size = N_SUMS * n_outer * plan.n_parts * n_inner if plan.n_splits > 1 or not final else 1
     if not plan.blocks_share:
         kernel = thread_column_sums(kind, plan.vector, final)
         return kernel, plan, size, (*map(np.int64, shape), *finish)
     kernel = column_sums(kind, plan.vector, plan.width, final)
-    cut = (*shape, plan.n_tiles, plan.n_splits, plan.piece, plan.across)
-    return kernel, plan, size, (*map(np.int64, cut), *finish)
+    return kernel, plan, size, (*map(np.int64, (*shape, *plan.cut)), *finish)
 
 
 def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:

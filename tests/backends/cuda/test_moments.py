@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from numbanorm.backends import reference
-from numbanorm.backends.cuda import moments
+from numbanorm.backends.cuda import _launch_moments, moments
 from tests.backends.cuda import host_arrays
 
 KINDS = ("float32", "bfloat16", "float16", "float64")
@@ -97,6 +97,28 @@ def test_columns(every_order, kind, shape):
 def test_unaligned_columns(simulator, kind, shape):
     x = sample(shape, kind)
     assert_close(*on_device("mean_var_cols", x, 0, False, offset=1), x, STORED[kind])
+
+
+@pytest.fixture
+def many_levels(monkeypatch):
+    """Columns in more pieces than are merged at once, small as they are."""
+    for name, value in {"BUSY": 9, "IN_TURN": 1, "worth_a_part": lambda itemsize: 1}.items():
+        monkeypatch.setattr(_launch_moments, name, value)
+    moments._cols_launch.cache_clear()
+    yield
+    moments._cols_launch.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(1, 600, 72), (2, 400, 72), (1, 700, 56)], ids=str)
+def test_parts_are_merged_by_groups(every_order, many_levels, kind, shape):
+    plan = _launch_moments.cols(kind, *shape, True)
+    assert plan.n_parts > plan.n_splits > plan.group > 1
+    x = sample(shape, kind, 100.0)
+    assert_close(*on_device("mean_var_cols", x, 0, False), x, STORED[kind])
+    count, mean, m2 = on_device("moments_cols", x, None, dtype=np.float64, n_outputs=3)
+    assert (count == shape[1]).all()
+    assert_close(mean, m2 / count, x, COMPUTED[kind])
 
 
 HARD = {
