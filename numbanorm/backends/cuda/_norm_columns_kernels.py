@@ -26,15 +26,15 @@ def column_statistics(kind, vector, width):
         piece, across, group, n_parts, flags, n, nl, inverse, eps,
     ):  # fmt: skip
         shared = cuda.shared.array(n_shared, number)
-        there, _, col, present = sums(
+        there, first, present = sums(
             x, scratch, tickets, shared, n_outer, n_rows, n_channels, n_tiles, n_splits, piece, across, group, n_parts
         )
         if there:
             for i in range(cuda.threadIdx.x, present, threads):
                 _, c, k, a, al, b, bl = load_sums(shared, i, n_states)
-                out = col + i
+                out = first + i
                 finish(out, c, k, a, al, b, bl, centre, rest, ready, first_out, second_out, n, nl, inverse, eps, flags)
 
     p = pointer(compute_kind(kind))
     arrays = (pointer(kind), p, pointer("uint32"), p, p, p, p, p)
-    return column_statistics, (*arrays, *CUT, types.int32, *[real(kind)] * 4), column_bounds(vector)
+    return column_statistics, (*arrays, *CUT, types.int32, *[real(kind)] * 4), column_bounds(kind, vector)

@@ -8,8 +8,9 @@ import os
 
 import pytest
 
+from numbanorm.backends.cuda._column_accumulate import rows_at_once
 from numbanorm.backends.cuda._intrinsics import VECTOR
-from numbanorm.backends.cuda._moments_cols import column_sums, rows_at_once, thread_column_sums
+from numbanorm.backends.cuda._moments_cols import column_sums, thread_column_sums
 from numbanorm.backends.cuda._moments_combine import combine, finish, update
 from numbanorm.backends.cuda._moments_rows import row_sums
 from numbanorm.backends.cuda._moments_weighted import weighted_sums
