@@ -224,8 +224,29 @@ class Device:
         return duplicate
 
     def copy(self, target: Array, source: Array) -> None:
-        """Copy, broadcasting and casting."""
+        """Copy, broadcasting and casting; elements that do not lie at multiples of their size go as bytes."""
+        if not self._is_reachable(source):
+            packed = self.empty(source.shape, source.dtype)
+            self._assign(self._bytes(packed), self._bytes(source))
+            source = packed
+        if self._is_reachable(target):
+            self._assign(target, source)
+        else:
+            packed = self.empty(target.shape, target.dtype)
+            self._assign(packed, source)
+            self._assign(self._bytes(target), self._bytes(packed))
+
+    def _assign(self, target: Array, source: Array) -> None:
         target[...] = source
+
+    def _is_reachable(self, array: Array) -> bool:
+        """Whether a kernel may load each element as a whole; one that may not ends the process's use of the device."""
+        return self.is_aligned(array) and not any(step % array.itemsize for step in array.strides)
+
+    def _bytes(self, array: Any) -> Array:
+        """The memory of an array with one more axis, the bytes of each element."""
+        shape, strides = (*array.shape, array.itemsize), (*array.strides, 1)
+        return self.ndarray(shape, np.uint8, array.data, strides)  # type: ignore[no-any-return]
 
     def evaluate(self, function: Callable[..., Any], *arrays: Array) -> Array:
         """A function written with NumPy's, which CuPy's arrays answer with their own."""
@@ -235,12 +256,26 @@ class Device:
         """What a reduction returns: an array even of no dimensions, because a scalar would be waited for."""
         return array
 
+    def capturing(self) -> bool:
+        """Whether the current stream records a graph; the null stream (0 or 1) cannot."""
+        stream = self._cupy.cuda.get_current_stream()
+        return bool(stream.ptr > 1 and stream.is_capturing())
+
+    def _refuse_to_wait(self) -> None:
+        if self.capturing():
+            raise RuntimeError(
+                "a call that is captured into a graph cannot copy between host and device: make the same call once "
+                "before the capture, which leaves its constants on the device, and pass device arrays only"
+            )
+
     def to_host(self, array: Any) -> Array:
         """As a NumPy array; waits for the device."""
-        return array.get()  # type: ignore[no-any-return]
+        self._refuse_to_wait()
+        return self.dense(array).get()  # type: ignore[attr-defined, no-any-return]
 
     def from_host(self, array: Array) -> Array:
         """A NumPy array on this device, there for every stream when this returns."""
+        self._refuse_to_wait()
         copy = self._cupy.array(array)
         self._cupy.cuda.get_current_stream().synchronize()
         return copy  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ import numpy as np
 from numbanorm import _arrays
 from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
 from numbanorm._backend import backend_for
+from numbanorm._capture import called
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,7 +48,7 @@ def _received(function: Callable[..., Any], names: tuple[str, ...], args: tuple[
     if not arrays:
         return function(*args, **kwargs)
     if set(map(type, arrays)) == {cupy_kind()} and arrays[0].data.device_id == _arrays.device().current():
-        return function(*args, **kwargs)
+        return called(function, args, kwargs)
     named = {**dict(zip(names, args, strict=False)), **kwargs}
     backend_for(
         {name: value for name, value in named.items() if isinstance(value, np.ndarray) or is_device_array(value)}
@@ -65,7 +66,7 @@ def _received(function: Callable[..., Any], names: tuple[str, ...], args: tuple[
 
     host = arrays[0]
     with _arrays.device().at(inside(host).data.device_id, _stream_of(host)):
-        result = function(*map(inside, args), **{name: inside(value) for name, value in kwargs.items()})
+        result = called(function, tuple(map(inside, args)), {name: inside(value) for name, value in kwargs.items()})
         given = {id(view): value for value in _flat(values) for view in [views.get(id(value))] if view is not None}
         return _outside(result, given, type(host))
 

@@ -108,6 +108,7 @@ def dtypes(cell: Cell, names: Iterable[str]) -> Contest:
     reference = operation.reference(data)
 
     def entry(name: str) -> _Entry:
+        """The call on x in this dtype; parameters stay as they are."""
         call = operation.call("numbanorm", data._replace(x=data.x.astype(dtype_named(name))))
         return _Entry(name, cell._replace(dtype=name), call, reference)
 

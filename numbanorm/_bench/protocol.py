@@ -97,6 +97,7 @@ def with_threads(threads: int, call: Call) -> Call:
     numba = import_module("numba")
 
     def limited() -> Any:
+        """The number of threads is set back, also after an error."""
         before = numba.get_num_threads()
         numba.set_num_threads(threads)
         try:

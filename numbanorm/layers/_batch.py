@@ -159,7 +159,7 @@ class BatchNorm(TrackingLayer):
         # Each value is its own mean, so that x - mean is zero and beta remains.
         batch = BatchNormSettings(0.0, self.eps, self.channel_axis, self.biased)
         place = place_of(x)
-        mean = place.duplicate(x.reshape(-1))
+        mean = place.duplicate(x).reshape(-1)
         var = place.zeros(mean.shape)
         y: Array = batch(x, self.gamma, self.beta, mean, var, training=False, out=out)[0]
         # An rstd of zero is that of a y which does not depend on x.

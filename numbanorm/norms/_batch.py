@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from numbanorm import _engine
 from numbanorm._arguments import as_running
+from numbanorm._arrays import place_of
 from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
@@ -156,6 +157,17 @@ class BatchNormSettings(NamedTuple):
             raise degenerate_batch(x.shape)
         y, mean, var = _engine.normalize(backend, x, reduced, parameters, scale, out=out, want="var")
         if count and (running_mean is not None or running_var is not None):
-            unbias = 1.0 if self.biased else count / (count - 1)
-            backend.update_running(mean.reshape(-1), var.reshape(-1), unbias, self.momentum, running_mean, running_var)
+            self.update(backend, mean.reshape(-1), var.reshape(-1), count, running_mean, running_var)
         return (y, *_engine.saved(x, mean, var, scale)) if want else (y,)
+
+    def update(
+        self, backend: Any, mean: Array, var: Array, count: int, running_mean: Array | None, running_var: Array | None
+    ) -> None:
+        """Running statistics in place, gaps and all, from those of `count` numbers in each channel."""
+        place = place_of(mean)
+        given = (running_mean, running_var)
+        dense = [None if array is None else place.dense(array) for array in given]
+        backend.update_running(mean, var, 1.0 if self.biased else count / (count - 1), self.momentum, *dense)
+        for array, updated in zip(given, dense, strict=True):
+            if array is not None and updated is not array:
+                place.copy(array, updated)

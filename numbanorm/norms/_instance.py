@@ -114,7 +114,5 @@ def tracked_instance_norm(
         new = place.empty(kept[1], dtype), place.empty(kept[1], dtype)
         for statistic, average in zip(shaped, new, strict=True):
             backend.mean_var_cols(statistic.reshape(1, *kept), 0, False, average.reshape(1, -1), place.nothing(dtype))
-        n = prod(array.shape[2:])
-        unbias = 1.0 if settings.biased else n / (n - 1)
-        backend.update_running(*new, unbias, settings.momentum, running_mean, running_var)
+        settings.update(backend, *new, prod(array.shape[2:]), running_mean, running_var)
     return result

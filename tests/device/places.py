@@ -40,6 +40,7 @@ class HostedDevice(_arrays.Device):
     def __init__(self):
         super().__init__()
         self.ordinal = 0
+        self.captures = False
         self.calls = []
         self.streams = []
 
@@ -60,20 +61,28 @@ class HostedDevice(_arrays.Device):
         self.calls.append("zeros")
         return host_arrays.array(np.zeros(shape, dtype))
 
-    def copy(self, target, source):
+    def _assign(self, target, source):
         self.calls.append("copy")
+        for array in (target, source):
+            assert not any(n % array.itemsize for n in (array.data.ptr, *array.strides)), "a device stops here"
         numpy_view(target)[...] = numpy_view(source)
+
+    def capturing(self):
+        return self.captures
 
     def evaluate(self, function, *arrays):
         self.calls.append("evaluate")
+        assert not any(n % array.itemsize for array in arrays for n in (array.data.ptr, *array.strides))
         with np.errstate(all="ignore"):
             return host_arrays.array(np.asarray(function(*map(numpy_view, arrays))))
 
     def to_host(self, array):
+        self._refuse_to_wait()
         self.calls.append("to_host")
         return numpy_view(array).copy()
 
     def from_host(self, array):
+        self._refuse_to_wait()
         self.calls.append("from_host")
         return host_arrays.array(np.asarray(array))
 

@@ -183,6 +183,8 @@ CALLS = {
     "statistics": ((4096, 64), lambda x: nn.mean_var(x, 0).var),
     "all": ((1024, 1024), lambda x: nn.mean_var(x).var),
     "gradient": ((256, 1024), lambda x: nn.layer_norm_backward(x, x, None, x[:, 0], x[:, 1])[0]),
+    "gaps": ((512, 1024), lambda x: nn.mean_var(x[::2, ::2], 1).var),
+    "in two": ((64, 32, 100), lambda x: nn.layer_norm(x, axis=1)),
 }
 
 
@@ -199,12 +201,14 @@ def test_graphs(shape, call, rng):
         stream.begin_capture()
         y = call(x)
         graph = stream.end_capture()
+        others = [cp.full(n, 7, "f4") for n in (1 << k for k in range(1, 20)) for _ in range(4)]
         for k in range(1, 4):
             x.set(values * np.float32(k))
             graph.launch(stream)
             replayed = cp.asnumpy(y)
             stream.synchronize()
             np.testing.assert_array_equal(replayed, cp.asnumpy(call(x)))
+        assert all((cp.asnumpy(other) == 7).all() for other in others), "a replay wrote to memory of others"
 
 
 @pytest.mark.parametrize(("shape", "call"), CALLS.values(), ids=CALLS)

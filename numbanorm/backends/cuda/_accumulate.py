@@ -102,8 +102,11 @@ def adder(kind: str, count: int, stride: int, careful: bool) -> Any:
         return scale, shift, a, al, b, bl
 
     once = exact if careful else quick
-    if kind not in SCALED:
-        return once
+    return rescaling(once, number, count, stride) if kind in SCALED else once
+
+
+def rescaling(once: Any, number: Any, count: int, stride: int) -> Any:
+    """`once`, and again at a coarser scale where the squares would leave the range."""
 
     @device
     def in_range(x, first, scale, shift, a, al, b, bl):

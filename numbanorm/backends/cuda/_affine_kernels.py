@@ -7,6 +7,7 @@ where they are cyclic.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numba import cuda, float64
@@ -136,14 +137,10 @@ def affine_planes(kind, vector, n_units):
     return affine_planes, _parameters(kind), 512
 
 
-@_jit.kernel
-def affine_columns(kind, vector):
-    """Statistics along a row: `lanes` threads side by side take a unit each, for many rows."""
-    unit = units(kind, vector)
-    width, words, word, load, keep, expand = unit.width, unit.words, unit.word, unit.load, unit.keep, unit.expand
-    parameters, store, kept = unit.parameters, unit.store, ROWS_AT_ONCE * unit.words
-    number, reciprocal = real(kind), reciprocal_std(kind)
-    one = number(1)
+@cache
+def operand_loader(kind: str, vector: bool) -> Any:
+    """``operand(p, row, ..., column, along, values)``: a row's parameters from `column` on, or its single one."""
+    width, parameters = units(kind, vector).width, units(kind, vector).parameters
 
     @device
     def operand(p, row, n_mid, outer_step, mid_step, n, column, along, values):
@@ -153,6 +150,18 @@ def affine_columns(kind, vector):
         else:
             for e in range(width):
                 values[e] = p[at]
+
+    return operand
+
+
+@_jit.kernel
+def affine_columns(kind, vector):
+    """Statistics along a row: `lanes` threads side by side take a unit each, for many rows."""
+    unit = units(kind, vector)
+    width, words, word, load, keep, expand = unit.width, unit.words, unit.word, unit.load, unit.keep, unit.expand
+    parameters, store, kept = unit.parameters, unit.store, ROWS_AT_ONCE * unit.words
+    number, reciprocal = real(kind), reciprocal_std(kind)
+    operand, one = operand_loader(kind, vector), number(1)
 
     def affine_columns(
         x, mean, rest, var, gamma, beta, y, n_rows, n_mid, n_inner, stat_outer, stat_mid, n_stat,

@@ -72,7 +72,12 @@ def pieces(length: int, wanted: int, unit: int) -> tuple[int, int]:
 
 
 class Cols(NamedTuple):
-    """The launch for x (n_outer, n_reduce, n_inner); without `blocks_share` a thread has whole columns."""
+    """The launch for x (n_outer, n_reduce, n_inner); without `blocks_share` a thread has whole columns.
+
+    A tile has `width` times `vector` columns, and each of its `n_splits` blocks `piece` rows; with
+    width 0 it has all columns, and a step of a block `across` rows. The last of each `group` blocks
+    merges their parts, and so on: `n_parts` of a column are left for others on all levels.
+    """
 
     vector: int
     blocks_share: bool
@@ -82,14 +87,23 @@ class Cols(NamedTuple):
     n_splits: int
     piece: int
     n_blocks: int
+    group: int
+    n_parts: int
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """What kernels are told after x's shape."""
+        return self.n_tiles, self.n_splits, self.piece, self.across, self.group, self.n_parts
 
 
 #: Rows of a column that a thread sums by itself.
 FEW_ROWS = 64
 #: Columns up to which a block reads whole rows, one behind the other.
 NARROW = 64
-#: Most blocks whose parts of a column the last one merges.
-MERGED = 264
+#: Most blocks for a tile: then two levels merge them.
+MERGED = 256
+#: Parts that a thread merges one after the other, at a third of a microsecond each.
+IN_TURN = 8
 
 
 def column_threads(vector: int) -> int:
@@ -100,29 +114,46 @@ def column_threads(vector: int) -> int:
 def cols(kind: str, n_outer: int, n_reduce: int, n_inner: int, aligned: bool) -> Cols:
     """Which columns and rows a block has. `aligned`: x begins at a multiple of 16 bytes."""
     full = VECTOR[kind]
-    plane = n_reduce * n_inner
-    if n_reduce <= FEW_ROWS or (plane <= 4096 and n_outer * n_inner >= BUSY * 32):
+    if n_reduce <= FEW_ROWS or (n_reduce * n_inner <= 4096 and n_outer * n_inner >= BUSY * 32):
         vector = full if aligned and n_inner % full == 0 else 1
         n_blocks = -(-n_outer * n_inner // (column_threads(vector) * vector))
-        return Cols(vector, False, 0, 1, 1, 1, n_reduce, n_blocks)
-    vector = full if aligned and plane % full == 0 else 1
+        return Cols(vector, False, 0, 1, 1, 1, n_reduce, n_blocks, 1, 1)
+    return tiles(item_size(kind), n_outer, n_reduce, n_inner, aligned)
+
+
+def tiles(itemsize: int, n_outer: int, n_reduce: int, n_inner: int, aligned: bool) -> Cols:
+    """Tiles of columns, and pieces of their rows, for the blocks of :func:`._moments_cols.tile_sums`."""
+    full = 16 // itemsize
+    vector = full if aligned and n_reduce * n_inner % full == 0 else 1
     threads = column_threads(vector)
     across = across_block(n_inner, vector, threads * vector)
     if n_inner <= NARROW and across:
-        width, n_tiles, unit = 0, 1, across
+        width, n_tiles, unit, columns = 0, 1, across, n_inner
     else:
         vector = vector if n_inner % full == 0 else 1
         threads = column_threads(vector)
         width = 8 if vector > 1 else 32
-        n_tiles, unit, across = -(-n_inner // (width * vector)), threads // width, 1
-    wanted = min(-(-BUSY // (n_outer * n_tiles)), MERGED, n_reduce // max(4 * unit, worth_a_part(kind)))
+        columns = width * vector
+        n_tiles, unit, across = -(-n_inner // columns), threads // width, 1
+    wanted = min(-(-BUSY // (n_outer * n_tiles)), MERGED, n_reduce // max(4 * unit, worth_a_part(itemsize)))
     n_splits, piece = pieces(n_reduce, max(1, wanted), unit)
-    return Cols(vector, True, width, across, n_tiles, n_splits, piece, n_outer * n_tiles * n_splits)
+    group = IN_TURN * max(1, threads // columns)
+    n_parts = parts_left(n_splits, group)
+    return Cols(vector, True, width, across, n_tiles, n_splits, piece, n_outer * n_tiles * n_splits, group, n_parts)
 
 
-def worth_a_part(kind: str) -> int:
+def parts_left(n_splits: int, group: int) -> int:
+    """Parts of a column on all levels: of the blocks, of their groups, of these, until one is left."""
+    n_parts, level = n_splits, n_splits
+    while level > 1:
+        level = -(-level // group)
+        n_parts += level * (level > 1)
+    return n_parts
+
+
+def worth_a_part(itemsize: int) -> int:
     """Rows for which a part is worth its bytes: it is an eighth of them, which stays in the L2."""
-    return 8 * 2 * N_SUMS * (8 if kind == "float64" else 4) // item_size(kind)
+    return 8 * 2 * N_SUMS * (8 if itemsize == 8 else 4) // itemsize
 
 
 def across_block(n_inner: int, vector: int, most: int) -> int:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from numbanorm.backends.cuda._launch_moments import BUSY, MERGED, NARROW, across_block, column_threads, pieces
-
 #: Multiprocessors that blocks are shared out to.
 MULTIPROCESSORS = 132
 #: Bytes of an access where pointers and rows allow it.
@@ -169,32 +167,3 @@ def split_plan(itemsize: int, n_rows: int, n_cols: int) -> SplitPlan:
     unit = STATISTICS_THREADS * ACCESS // itemsize
     piece = unit * ceil_div(n_cols, n_splits * unit)
     return SplitPlan(ceil_div(n_cols, piece), piece)
-
-
-class ChannelsPlan(NamedTuple):
-    """Channels along the last axis: tiles of `width` units, or `across` rows behind each other if 0."""
-
-    vector: int
-    width: int
-    across: int
-    n_tiles: int
-    n_splits: int
-    piece: int
-
-
-def channels_last_plan(itemsize: int, aligned: bool, n_rows: int, n_channels: int) -> ChannelsPlan:
-    """How x (n_rows, n_channels) is cut for the statistics of its columns."""
-    full = ACCESS // itemsize
-    vector = full if aligned and n_rows * n_channels % full == 0 else 1
-    threads = column_threads(vector)
-    across = across_block(n_channels, vector, threads * vector)
-    if n_channels <= NARROW and across:
-        width, n_tiles, unit = 0, 1, across
-    else:
-        vector = full if aligned and n_channels % full == 0 else 1
-        threads = column_threads(vector)
-        width = 8 if vector > 1 else 32
-        n_tiles, unit, across = ceil_div(n_channels, width * vector), threads // width, 1
-    wanted = min(ceil_div(BUSY, n_tiles), MERGED, n_rows // (4 * unit))
-    n_splits, piece = pieces(n_rows, max(1, wanted), unit)
-    return ChannelsPlan(vector, width, across, n_tiles, n_splits, piece)

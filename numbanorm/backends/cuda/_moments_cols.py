@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from numba import cuda, int32, int64
+from numba import cuda, int32, int64, uint32
 
 from numbanorm.backends.cuda import _finish, _jit
-from numbanorm.backends.cuda._accumulate import adder, starter
-from numbanorm.backends.cuda._arithmetic import N_SUMS, SCALED, load_sums, merged, store_sums
-from numbanorm.backends.cuda._intrinsics import KEEP, STREAM, exponent_of, pointer, power_of_two, real
+from numbanorm.backends.cuda._arithmetic import N_SUMS, load_sums, merged, store_sums
+from numbanorm.backends.cuda._column_accumulate import column_accumulator
+from numbanorm.backends.cuda._intrinsics import KEEP, STREAM, pointer, real
 from numbanorm.backends.cuda._jit import types
 from numbanorm.backends.cuda._launch_moments import column_threads
-from numbanorm.backends.cuda._parts import is_last, loader, part_loader, working
+from numbanorm.backends.cuda._parts import is_last, part_loader, working
 
 
-def rows_at_once(kind: str, vector: int) -> int:
-    """Rows that a thread holds in registers at a time."""
-    return 4 if vector > 1 else 8
+def column_bounds(kind: str, vector: int) -> tuple[int, int]:
+    """Threads of a block, and blocks that shall fit on a multiprocessor, with 32 KB or more on their way."""
+    return column_threads(vector), {8: 3, 4: 2, 2: 3, 1: 3 if kind == "float64" else 4}[vector]
 
 
 @_jit.kernel
@@ -44,26 +45,114 @@ def thread_column_sums(kind: str, vector: int, final: bool) -> Any:
 
     index, partial, output = types.int64, pointer(working(kind)), pointer(kind)
     signature = (pointer(kind), partial, output, output, index, index, index)
-    return thread_column_sums, (*signature, *_finish.parameters(kind)), threads
+    return thread_column_sums, (*signature, *_finish.parameters(kind)), column_bounds(kind, vector)
 
 
-@_jit.kernel
-def column_sums(kind: str, vector: int, width: int, final: bool) -> Any:
-    """A kernel in which a block has a piece of the rows of a tile of columns; see :mod:`._launch_moments`.
+@cache
+def tile_sums(kind: str, vector: int, width: int, policy: str, final: bool) -> Any:
+    """``there, first, present = sums(x, scratch, tickets, shared, the cut...)`` for a block of a tile of columns.
 
-    `width` neighbouring threads share a row of the tile. With width 0 the tile is all of
+    A block sums its piece of the rows; :class:`._launch_moments.Cols` says what the numbers of the
+    cut are. `width` neighbouring threads share a row of the tile. With width 0 the tile is all of
     n_inner columns, and rows lie one behind the other in the block's `width` elements.
+
+    With `final` the last block has the sums of `present` sets, from the one numbered `first`
+    on, in shared memory, in states `tile_states` apart; without, all blocks leave theirs in scratch.
     """
     threads, number = column_threads(vector), real(kind)
-    n_states = threads * vector
-    members, n_shared = N_SUMS * vector, N_SUMS * n_states
-    sums_of, load_part = column_accumulator(kind, vector, STREAM if vector > 1 else KEEP), part_loader(kind)
-    finish = _finish.writer(kind)
+    n_states, members = tile_states(vector), N_SUMS * vector
+    sums_of, merge_columns = column_accumulator(kind, vector, policy), columns_merger(kind, threads, n_states)
+    merge_parts, thread_place = parts_merger(kind, vector), place_in_tile(vector, width)
+
+    @_jit.device
+    def sums(x, scratch, tickets, shared, n_outer, n_reduce, n_inner, n_tiles, n_splits, piece, across, group, n_parts):
+        mine = cuda.local.array(members, number)
+        t = cuda.threadIdx.x
+        # Blocks are fewer than 2**31, and far fewer where there are parts.
+        place = int32(uint32(cuda.blockIdx.x) // uint32(n_tiles))
+        tile = int32(cuda.blockIdx.x - place * int32(n_tiles))
+        n_blocks = int32(n_splits)
+        outer = int32(uint32(place) // uint32(n_blocks))
+        split = int32(place - outer * n_blocks)
+        left = split * piece
+        base = outer * n_reduce * n_inner
+        last = base + min(left + piece, n_reduce) * n_inner
+        first, last, stride, col, n_cols, n_sets = thread_place(tile, base + left * n_inner, last, n_inner, across)
+        sums_of(x, first, last, stride, mine)
+        for e in range(vector):
+            size, c, k, a, al, b, bl = load_sums(mine, e, vector)
+            store_sums(shared, t * vector + e, n_states, size, c, number(k), a, al, b, bl)
+        merge_columns(shared, n_cols, n_sets)
+        n_cols = int32(min(int64(n_cols), n_inner - col))
+        # The last block of a group merges the group's parts, and is one part of the next level.
+        level, ticket = int32(0), int32((outer * int32(n_tiles) + tile) * int32(n_parts - n_splits + 1))
+        while n_blocks > 1 or not final:
+            part, plane = int32(level + outer * n_blocks + split), n_outer * n_parts * n_inner
+            for i in range(t, n_cols, threads):
+                size, c, k, a, al, b, bl = load_sums(shared, i, n_states)
+                store_sums(scratch, part * n_inner + col + i, plane, size, c, number(k), a, al, b, bl)
+            if not final:
+                return False, col, n_cols
+            above = int32(uint32(split) // uint32(group))
+            part = int32(part - split + above * int32(group))
+            here = min(int32(group), int32(n_blocks - above * int32(group)))
+            if not is_last(tickets, int64(ticket + above), here):
+                return False, col, n_cols
+            n_sets = int32(max(min(threads // n_cols, here), 1))
+            merge_parts(shared, scratch, part * n_inner + col, n_cols, n_inner, here, plane, n_sets)
+            merge_columns(shared, n_cols, n_sets)
+            level = int32(level + int32(n_outer) * n_blocks)
+            split = above
+            n_blocks = int32(uint32(n_blocks + int32(group) - 1) // uint32(group))
+            ticket = int32(ticket + n_blocks)
+        return True, outer * n_inner + col, n_cols
+
+    return sums
+
+
+@cache
+def place_in_tile(vector: int, width: int) -> Any:
+    """``first, last, stride, col, n_cols, n_sets = place(tile, start, last, n_inner, across)`` of a thread.
+
+    Its elements, from the piece's `start` on; the tile's columns, and the threads that have each of them.
+    """
+    threads = column_threads(vector)
     tile_cols, tile_rows = width * vector, threads // max(width, 1)
 
     @_jit.device
+    def behind_each_other(tile, start, last, n_inner, across):
+        t = cuda.threadIdx.x
+        stride = across * n_inner
+        first = start + t * vector if t * vector < stride else last
+        return first, last, stride, int64(0), int32(n_inner), int32(across)
+
+    @_jit.device
+    def side_by_side(tile, start, last, n_inner, across):
+        t = cuda.threadIdx.x
+        col = tile * tile_cols
+        mine = col + (t % width) * vector
+        first = start + (t // width) * n_inner + mine if mine < n_inner else last
+        return first, last, tile_rows * n_inner, col, int32(tile_cols), int32(tile_rows)
+
+    return side_by_side if width else behind_each_other
+
+
+def tile_states(vector: int) -> int:
+    """Sums in the shared memory of a block: those of every thread's columns."""
+    return column_threads(vector) * vector
+
+
+#: Types of the numbers that say how x is cut, the last parameters of :func:`tile_sums`.
+CUT = (int64,) * 9
+
+
+@cache
+def columns_merger(kind: str, threads: int, n_states: int) -> Any:
+    """``merge(shared, n_cols, n_sets)``: sums that lie `n_cols` apart, pairwise, into the first `n_cols`."""
+    number = real(kind)
+
+    @_jit.device
     def merge_columns(shared, n_cols, n_sets):
-        """Merge states that lie `n_cols` apart, pairwise, into the first `n_cols`."""
         cuda.syncthreads()
         while n_sets > 1:
             half = (n_sets + 1) // 2
@@ -75,131 +164,53 @@ def column_sums(kind: str, vector: int, width: int, final: bool) -> Any:
             n_sets = half
             cuda.syncthreads()
 
+    return merge_columns
+
+
+@cache
+def parts_merger(kind: str, vector: int) -> Any:
+    """``merge(shared, scratch, first, n_cols, n_inner, n_here, n_parts, n_sets)``: the parts of each column.
+
+    `n_sets` threads for each column, into as many sums; a column's parts lie `n_inner` apart.
+    """
+    threads, n_states, number = column_threads(vector), tile_states(vector), real(kind)
+    load_part = part_loader(kind)
+
     @_jit.device
-    def merge_parts(shared, scratch, first, n_cols, n_inner, n_splits, n_parts, n_sets):
-        """The parts of each column, `n_sets` threads for each, into as many states."""
+    def merge_parts(shared, scratch, first, n_cols, n_inner, n_here, n_parts, n_sets):
         for i in range(cuda.threadIdx.x, n_sets * n_cols, threads):
-            col = i % n_cols
-            size, c, k, a, al, b, bl = load_part(scratch, first + (i // n_cols) * n_inner + col, n_parts)
-            for s in range(i // n_cols + n_sets, n_splits, n_sets):
-                n2, c2, k2, a2, al2, b2, bl2 = load_part(scratch, first + s * n_inner + col, n_parts)
+            s = int32(uint32(i) // uint32(n_cols))
+            at = first + s * n_inner + (i - s * n_cols)
+            size, c, k, a, al, b, bl = load_part(scratch, at, n_parts)
+            for _ in range(s + n_sets, n_here, n_sets):
+                at += n_sets * n_inner
+                n2, c2, k2, a2, al2, b2, bl2 = load_part(scratch, at, n_parts)
                 size, c, k, a, al, b, bl = merged(size, c, k, a, al, b, bl, n2, c2, k2, a2, al2, b2, bl2)
             store_sums(shared, i, n_states, size, c, number(k), a, al, b, bl)
 
+    return merge_parts
+
+
+@_jit.kernel
+def column_sums(kind: str, vector: int, width: int, final: bool) -> Any:
+    """A kernel in which a block has a piece of the rows of a tile of columns; see :func:`tile_sums`."""
+    threads, number, n_states = column_threads(vector), real(kind), tile_states(vector)
+    n_shared, finish = N_SUMS * n_states, _finish.writer(kind)
+    sums = tile_sums(kind, vector, width, STREAM if vector > 1 else KEEP, final)
+
     def column_sums(
-        x, scratch, tickets, mean, var, n_outer, n_reduce, n_inner, n_tiles, n_splits, piece, across,
+        x, scratch, tickets, mean, var, n_outer, n_reduce, n_inner, n_tiles, n_splits, piece, across, group, n_parts,
         n, nl, inverse, divisor, dl, wanted,
     ):  # fmt: skip
         shared = cuda.shared.array(n_shared, number)
-        sums = cuda.local.array(members, number)
-        t = cuda.threadIdx.x
-        group = int64(cuda.blockIdx.x) // n_tiles
-        tile = int64(cuda.blockIdx.x) - group * n_tiles
-        outer = group // n_splits
-        left = (group - outer * n_splits) * piece
-        right = min(left + piece, n_reduce)
-        base = outer * n_reduce * n_inner
-        last = base + right * n_inner
-        if width == 0:
-            # `across` rows lie in one step of the block.
-            col, n_cols, n_sets, stride = int64(0), int32(n_inner), int32(across), across * n_inner
-            first = base + left * n_inner + t * vector
-            if t * vector >= stride:
-                first = last
-        else:
-            col, n_cols, n_sets, stride = tile * tile_cols, int32(tile_cols), int32(tile_rows), tile_rows * n_inner
-            first = base + (left + t // width) * n_inner + col + (t % width) * vector
-            if col + (t % width) * vector >= n_inner:
-                first = last
-        sums_of(x, first, last, stride, sums)
-        for e in range(vector):
-            size, c, k, a, al, b, bl = load_sums(sums, e, vector)
-            store_sums(shared, t * vector + e, n_states, size, c, number(k), a, al, b, bl)
-        merge_columns(shared, n_cols, n_sets)
-        present = min(int64(n_cols), n_inner - col)
-        n_parts = n_outer * n_splits * n_inner
-        if n_splits > 1 or not final:
-            for i in range(t, present, threads):
-                size, c, k, a, al, b, bl = load_sums(shared, i, n_states)
-                store_sums(scratch, group * n_inner + col + i, n_parts, size, c, number(k), a, al, b, bl)
-            if not final or not is_last(tickets, outer * n_tiles + tile, n_splits):
-                return
-            n_sets = int32(max(min(threads // n_cols, n_splits), 1))
-            columns = int32(present)
-            merge_parts(shared, scratch, outer * n_splits * n_inner + col, columns, n_inner, n_splits, n_parts, n_sets)
-            merge_columns(shared, columns, n_sets)
-        if final:
-            for i in range(t, present, threads):
-                size, c, k, a, al, b, bl = load_sums(shared, i, n_states)
-                out = outer * n_inner + col + i
-                finish(out, c, k, a, al, b, bl, mean, var, n, nl, inverse, divisor, dl, wanted)
+        there, first, present = sums(
+            x, scratch, tickets, shared, n_outer, n_reduce, n_inner, n_tiles, n_splits, piece, across, group, n_parts
+        )
+        if there:
+            for i in range(cuda.threadIdx.x, present, threads):
+                _, c, k, a, al, b, bl = load_sums(shared, i, n_states)
+                finish(first + i, c, k, a, al, b, bl, mean, var, n, nl, inverse, divisor, dl, wanted)
 
-    index, partial, output = types.int64, pointer(working(kind)), pointer(kind)
-    signature = (pointer(kind), partial, pointer("uint32"), output, output, *[index] * 7)
-    return column_sums, (*signature, *_finish.parameters(kind)), threads
-
-
-def column_accumulator(kind: str, vector: int, policy: str) -> Any:
-    """``sums_of(x, first, last, stride, sums)``: sums of `vector` columns, elements `stride` apart.
-
-    `sums` is a local array, which a caller reads with ``load_sums(sums, column, vector)``.
-    """
-    number, scaled, n_rows = real(kind), kind in SCALED, rows_at_once(kind, vector)
-    start, add = starter(kind, n_rows, vector), adder(kind, n_rows, vector, False)
-    load, count = loader(kind, vector, policy), n_rows * vector
-
-    @_jit.device
-    def exponent_of_scale(factor):
-        return exponent_of(factor) if scaled else int32(0)
-
-    @_jit.device
-    def fetch(r, x, i, last, stride):
-        """The next rows into r; zeros from `last` on. How many there are."""
-        if i + (n_rows - 1) * stride < last:
-            for u in range(n_rows):
-                v = load(x, i + u * stride, True)
-                for e in range(vector):
-                    r[u * vector + e] = v[e]
-            return int32(n_rows)
-        present = int32(0)
-        for u in range(n_rows):
-            v = load(x, i + u * stride, i + u * stride < last)
-            for e in range(vector):
-                r[u * vector + e] = v[e]
-            if i + u * stride < last:
-                present = int32(present + 1)
-        return present
-
-    @_jit.device
-    def sums_of(x, i, last, stride, sums):
-        r = cuda.local.array(count, number)
-        scale = cuda.local.array(vector, number)
-        shift = cuda.local.array(vector, number)
-        a = cuda.local.array(vector, number)
-        al = cuda.local.array(vector, number)
-        b = cuda.local.array(vector, number)
-        bl = cuda.local.array(vector, number)
-        one, zero = number(1), number(0)
-        for e in range(vector):
-            scale[e], shift[e], a[e], al[e], b[e], bl[e] = one, zero, zero, zero, zero, zero
-        n = int32(0)
-        while i < last:
-            present = fetch(r, x, i, last, stride)
-            if n == 0:
-                for e in range(vector):
-                    _, scale[e], shift[e] = start(r, e, number(present))
-            if present < n_rows:
-                for e in range(vector):
-                    centre = shift[e] * power_of_two(int32(-exponent_of_scale(scale[e])))
-                    for u in range(n_rows):
-                        r[u * vector + e] = r[u * vector + e] if u < present else centre
-            for e in range(vector):
-                scale[e], shift[e], a[e], al[e], b[e], bl[e] = add(r, e, scale[e], shift[e], a[e], al[e], b[e], bl[e])
-            n = int32(n + present)
-            i += n_rows * stride
-        for e in range(vector):
-            k = exponent_of_scale(scale[e])
-            centre = shift[e] * power_of_two(int32(-k))
-            store_sums(sums, e, vector, number(n), centre, number(k), a[e], al[e], b[e], bl[e])
-
-    return sums_of
+    partial, output = pointer(working(kind)), pointer(kind)
+    signature = (pointer(kind), partial, pointer("uint32"), output, output, *CUT)
+    return column_sums, (*signature, *_finish.parameters(kind)), column_bounds(kind, vector)

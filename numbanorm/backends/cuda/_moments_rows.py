@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numba import cuda, int32, int64
 
 from numbanorm.backends.cuda import _finish, _jit
 from numbanorm.backends.cuda._accumulate import adder, starter
-from numbanorm.backends.cuda._arithmetic import MOST, SCALED, WARP_SUMS, merged, over_block, over_lanes, store_sums
+from numbanorm.backends.cuda._arithmetic import MOST, SCALED, WARP_SUMS, over_block, over_lanes, store_sums
 from numbanorm.backends.cuda._intrinsics import KEEP, STREAM, exponent_of, pointer, real
 from numbanorm.backends.cuda._jit import types
-from numbanorm.backends.cuda._parts import is_last, loader, part_loader, working
+from numbanorm.backends.cuda._parts import is_last, loader, parts_reducer, working
 
 #: Threads of a block.
 THREADS = 256
@@ -22,25 +23,13 @@ def elements_at_once(kind: str) -> int:
     return 8 if kind == "float64" else 16
 
 
-@_jit.kernel
-def row_sums(kind: str, vector: int, lanes: int, split: bool, final: bool, careful: bool) -> Any:
-    """A kernel for rows of x, `lanes` threads for each row or piece; see :mod:`._launch_moments`.
-
-    With `final` it writes statistics (for a row in pieces, in the last of its blocks);
-    without, it leaves the sums of each piece in scratch. `vector` is 1 for rows that cannot
-    be read by 16 bytes.
-    """
-    number = real(kind)
-    count = elements_at_once(kind)
+@cache
+def piece_adder(kind: str, vector: int, lanes: int, careful: bool) -> Any:
+    """``sums(x, i, last)``: those of a thread's elements from i on and before `last`, one in `lanes` units."""
+    number, scaled, count = real(kind), kind in SCALED, elements_at_once(kind)
     n_loads, stride, step = count // vector, lanes * vector, lanes * count
     start, add = starter(kind, count, 1), adder(kind, count, 1, careful)
     load = loader(kind, vector, STREAM if lanes > 1 and vector > 1 else KEEP)
-    scaled = kind in SCALED
-    reduce_lanes = over_lanes(min(lanes, 32), scaled)
-    reduce_block = over_block(THREADS, scaled, number)
-    finish, load_part = _finish.writer(kind), part_loader(kind)
-    rows_per_block = THREADS // lanes
-    whole_block = lanes == THREADS
 
     @_jit.device
     def fetch(r, x, i, last):
@@ -62,7 +51,6 @@ def row_sums(kind: str, vector: int, lanes: int, split: bool, final: bool, caref
 
     @_jit.device
     def piece_sums(x, i, last):
-        """Sums of this thread's elements from `i` on and before `last`."""
         r = cuda.local.array(count, number)
         one, zero = number(1), number(0)
         n, centre, scale, shift, a, al, b, bl = int32(0), zero, one, zero, zero, zero, zero, zero
@@ -80,6 +68,24 @@ def row_sums(kind: str, vector: int, lanes: int, split: bool, final: bool, caref
         if scaled:
             k = exponent_of(scale) if n > 0 else int32(MOST)
         return number(n), centre, k, a, al, b, bl
+
+    return piece_sums
+
+
+@_jit.kernel
+def row_sums(kind: str, vector: int, lanes: int, split: bool, final: bool, careful: bool) -> Any:
+    """A kernel for rows of x, `lanes` threads for each row or piece; see :mod:`._launch_moments`.
+
+    With `final` it writes statistics (for a row in pieces, in the last of its blocks);
+    without, it leaves the sums of each piece in scratch. `vector` is 1 for rows that cannot
+    be read by 16 bytes.
+    """
+    number, scaled, piece_sums = real(kind), kind in SCALED, piece_adder(kind, vector, lanes, careful)
+    reduce_lanes = over_lanes(min(lanes, 32), scaled)
+    reduce_block = over_block(THREADS, scaled, number)
+    finish, reduce_parts = _finish.writer(kind), parts_reducer(kind, THREADS)
+    rows_per_block = THREADS // lanes
+    whole_block = lanes == THREADS
 
     def row_sums(x, scratch, tickets, mean, var, n_rows, n_cols, n_splits, piece, n, nl, inverse, divisor, dl, wanted):
         shared = cuda.shared.array(WARP_SUMS, number)
@@ -112,12 +118,7 @@ def row_sums(kind: str, vector: int, lanes: int, split: bool, final: bool, caref
         if final:
             if not is_last(tickets, row, n_splits):
                 return
-            zero = number(0)
-            size, c, k, a, al, b, bl = zero, zero, int32(MOST), zero, zero, zero, zero
-            for i in range(t, n_splits, THREADS):
-                n2, c2, k2, a2, al2, b2, bl2 = load_part(scratch, row * n_splits + i, n_parts)
-                size, c, k, a, al, b, bl = merged(size, c, k, a, al, b, bl, n2, c2, k2, a2, al2, b2, bl2)
-            size, c, k, a, al, b, bl = reduce_block(size, c, k, a, al, b, bl, shared)
+            size, c, k, a, al, b, bl = reduce_parts(scratch, row * n_splits, n_splits, n_parts, shared)
             if t == 0:
                 finish(row, c, k, a, al, b, bl, mean, var, n, nl, inverse, divisor, dl, wanted)
 

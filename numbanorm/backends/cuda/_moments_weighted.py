@@ -8,9 +8,10 @@ from numba import cuda, int32, int64
 
 from numbanorm.backends.cuda import _jit
 from numbanorm.backends.cuda._accumulate import adder, starter
-from numbanorm.backends.cuda._arithmetic import N_SUMS, SCALED, load_sums, merged, store_sums
+from numbanorm.backends.cuda._arithmetic import N_SUMS, SCALED, load_sums, store_sums
 from numbanorm.backends.cuda._intrinsics import KEEP, exponent_of, pointer, real, scalar_load
 from numbanorm.backends.cuda._jit import types
+from numbanorm.backends.cuda._moments_cols import columns_merger
 from numbanorm.backends.cuda._parts import working
 
 #: Threads of a block.
@@ -30,6 +31,7 @@ def weighted_sums(kind: str, width: int) -> Any:
     """
     number, scaled, height = real(kind), kind in SCALED, THREADS // width
     start, add, load = starter(kind, ROWS, 1), adder(kind, ROWS, 1, False), scalar_load(kind, KEEP)
+    merge_columns = columns_merger(kind, THREADS, THREADS)
 
     def weighted_sums(x, weights, scratch, n_outer, n_reduce, n_inner, n_tiles, n_splits, piece):
         shared = cuda.shared.array(STATES, number)
@@ -69,16 +71,7 @@ def weighted_sums(kind: str, width: int) -> Any:
         if scaled:
             k = exponent_of(scale)
         store_sums(shared, t, THREADS, number(n), centre, number(k), a, al, b, bl)
-        cuda.syncthreads()
-        rows = height
-        while rows > 1:
-            rows //= 2
-            if t < rows * width:
-                size, c, k, a, al, b, bl = load_sums(shared, t, THREADS)
-                n2, c2, k2, a2, al2, b2, bl2 = load_sums(shared, t + rows * width, THREADS)
-                size, c, k, a, al, b, bl = merged(size, c, k, a, al, b, bl, n2, c2, k2, a2, al2, b2, bl2)
-                store_sums(shared, t, THREADS, size, c, number(k), a, al, b, bl)
-            cuda.syncthreads()
+        merge_columns(shared, int32(width), int32(height))
         if t < width and col < n_inner:
             size, c, k, a, al, b, bl = load_sums(shared, t, THREADS)
             store_sums(scratch, group * n_inner + col, n_outer * n_splits * n_inner, size, c, number(k), a, al, b, bl)

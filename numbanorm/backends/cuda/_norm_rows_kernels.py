@@ -163,21 +163,20 @@ def normalised(kind: str, vector: bool) -> Any:
     return write
 
 
-@_jit.kernel
-def norm_rows_registers(kind, vector, n_units):
-    """Rows in registers: each team of `lanes` threads takes one row of at most n_units * lanes units."""
+@cache
+def held_statistics(kind: str, vector: bool, n_units: int) -> Any:
+    """``mean, rest, var, m2 = statistics(held, ...)`` of the row that a team holds in registers, times `scale`.
+
+    `rest` is what the mean lacks, m2 the sum of squares about it.
+    """
     unit = units(kind, vector)
-    width, words, word, load, keep, expand = unit.width, unit.words, unit.word, unit.load, unit.keep, unit.expand
-    store, kept = unit.store, n_units * unit.words
-    number, total_of, add = real(kind), added(kind, width), square_sums(kind, vector)
+    width, words, expand, kept = unit.width, unit.words, unit.expand, n_units * unit.words
+    total_of, add = added(kind, width), square_sums(kind, vector)
     pair, triple, finish = team_sums(kind, False), team_sums(kind, True), variance(kind)
-    choose, reciprocal, write = choose_scale(kind), reciprocal_std(kind), normalised(kind, vector)
-    keep_row = statistics_keeper(kind)
-    zero, one = number(0), number(1)
+    zero = real(kind)(0)
 
     @device
     def statistics(held, values, scale, n_cols, lane, lanes, flags, buffers, count, inverse):
-        """Mean, what it lacks, variance and sum of squares of the team's row times `scale`."""
         mean = zero
         if flags & USE_MEAN:
             high, low = zero, zero
@@ -199,6 +198,19 @@ def norm_rows_registers(kind, vector, n_units):
         total, high, low = triple(total, high, low, lanes, buffers[1])
         var, rest, m2 = finish(total, high, low, count, inverse, flags & USE_MEAN)
         return mean, rest, var, m2
+
+    return statistics
+
+
+@_jit.kernel
+def norm_rows_registers(kind, vector, n_units):
+    """Rows in registers: each team of `lanes` threads takes one row of at most n_units * lanes units."""
+    unit = units(kind, vector)
+    width, words, word, load, keep, expand = unit.width, unit.words, unit.word, unit.load, unit.keep, unit.expand
+    store, kept, number = unit.store, n_units * unit.words, real(kind)
+    statistics, keep_row = held_statistics(kind, vector, n_units), statistics_keeper(kind)
+    choose, reciprocal, write = choose_scale(kind), reciprocal_std(kind), normalised(kind, vector)
+    one = number(1)
 
     def norm_rows_registers(
         x, gamma, beta, y, first, second, n_rows, n_cols, stride, gap, magic, shift,

@@ -22,7 +22,6 @@ from numbanorm.backends.cuda._arithmetic import (
     WARP_SUMS,
     m2_of,
     mean_of,
-    merged,
     over_block,
     quotient,
     store_sums,
@@ -44,7 +43,7 @@ from numbanorm.backends.cuda._norm_arithmetic import (
     reciprocal_std,
 )
 from numbanorm.backends.cuda._norm_rows_kernels import segment_of
-from numbanorm.backends.cuda._parts import is_last, loader, part_loader
+from numbanorm.backends.cuda._parts import is_last, loader, parts_reducer
 
 int32, int64, uint32 = types.int32, types.int64, types.uint32
 
@@ -103,17 +102,10 @@ def finisher(kind: str) -> Any:
 
 
 @cache
-def split_sums(kind: str, vector: bool) -> Any:
-    """``sums(x, scratch, tickets, layout...)``: those of this block's row, in thread 0 of the row's last block.
-
-    First comes whether this thread has them.
-    """
-    number, scaled, width = real(kind), kind in SCALED, VECTOR[kind] if vector else 1
-    count = elements_at_once(kind)
-    n_loads, stride, step = count // width, THREADS * width, THREADS * count
-    start, add, load = starter(kind, count, 1), adder(kind, count, 1, False), loader(kind, width, "")
-    reduce_block, load_part = over_block(THREADS, scaled, number), part_loader(kind)
-    zero = number(0)
+def piece_fetcher(kind: str, width: int) -> tuple[Any, Any]:
+    """``fetch(r, x, origin, ...)`` and ``fill(r, j, n, value)`` for a thread's elements of its block's piece."""
+    n_loads, stride = elements_at_once(kind) // width, THREADS * width
+    load = loader(kind, width, "")
 
     @device
     def fetch(r, x, origin, offset, j, n, gap, magic, shift):
@@ -131,9 +123,25 @@ def split_sums(kind: str, vector: bool) -> Any:
 
     @device
     def fill(r, j, n, value):
+        """`value` for elements from the n-th on."""
         for u in range(n_loads):
             for e in range(width):
                 r[u * width + e] = r[u * width + e] if j + u * stride < n else value
+
+    return fetch, fill
+
+
+@cache
+def split_sums(kind: str, vector: bool) -> Any:
+    """``sums(x, scratch, tickets, layout...)``: those of this block's row, in thread 0 of the row's last block.
+
+    First comes whether this thread has them.
+    """
+    number, scaled, width = real(kind), kind in SCALED, VECTOR[kind] if vector else 1
+    count, (fetch, fill) = elements_at_once(kind), piece_fetcher(kind, width)
+    start, add, step = starter(kind, count, 1), adder(kind, count, 1, False), THREADS * count
+    reduce_block, reduce_parts = over_block(THREADS, scaled, number), parts_reducer(kind, THREADS)
+    zero = number(0)
 
     @device
     def sums(x, scratch, tickets, n_cols, row_stride, segment, gap, piece, magic, shift, n_splits):
@@ -170,11 +178,8 @@ def split_sums(kind: str, vector: bool) -> Any:
                 store_sums(scratch, int64(cuda.blockIdx.x), int64(cuda.gridDim.x), total, c, number(k), a, al, b, bl)
             if not is_last(tickets, row, n_splits):
                 return False, row, c, k, a, al, b, bl
-            total, c, k, a, al, b, bl = zero, zero, int32(MOST), zero, zero, zero, zero
-            for s in range(t, n_splits, THREADS):
-                n2, c2, k2, a2, al2, b2, bl2 = load_part(scratch, row * n_splits + s, int64(cuda.gridDim.x))
-                total, c, k, a, al, b, bl = merged(total, c, k, a, al, b, bl, n2, c2, k2, a2, al2, b2, bl2)
-            total, c, k, a, al, b, bl = reduce_block(total, c, k, a, al, b, bl, shared)
+            n_parts = int64(cuda.gridDim.x)
+            total, c, k, a, al, b, bl = reduce_parts(scratch, row * n_splits, n_splits, n_parts, shared)
         return t == 0, row, c, k, a, al, b, bl
 
     return sums

@@ -7,7 +7,8 @@ from typing import Any
 
 from numba import cuda, int32, uint32
 
-from numbanorm.backends.cuda._intrinsics import ORDERED, scalar_load, take_ticket, vector_load
+from numbanorm.backends.cuda._arithmetic import MOST, SCALED, merged, over_block
+from numbanorm.backends.cuda._intrinsics import ORDERED, real, scalar_load, take_ticket, vector_load
 from numbanorm.backends.cuda._jit import device
 
 
@@ -43,6 +44,27 @@ def part_loader(kind: str) -> Any:
         )
 
     return load_part
+
+
+@cache
+def parts_reducer(kind: str, threads: int) -> Any:
+    """``reduce(scratch, first, n_splits, n_parts, shared)``: the sums of a set's parts, in the block's first warp.
+
+    `shared` is what :func:`._arithmetic.over_block` asks for.
+    """
+    number, load_part = real(kind), part_loader(kind)
+    reduce_block = over_block(threads, kind in SCALED, number)
+
+    @device
+    def reduce_parts(scratch, first, n_splits, n_parts, shared):
+        zero = number(0)
+        size, c, k, a, al, b, bl = zero, zero, int32(MOST), zero, zero, zero, zero
+        for s in range(cuda.threadIdx.x, n_splits, threads):
+            n2, c2, k2, a2, al2, b2, bl2 = load_part(scratch, first + s, n_parts)
+            size, c, k, a, al, b, bl = merged(size, c, k, a, al, b, bl, n2, c2, k2, a2, al2, b2, bl2)
+        return reduce_block(size, c, k, a, al, b, bl, shared)
+
+    return reduce_parts
 
 
 @device

@@ -9,7 +9,8 @@ import numpy as np
 
 from numbanorm.backends.cuda import _jit
 from numbanorm.backends.cuda._arithmetic import N_SUMS
-from numbanorm.backends.cuda._launch_norms import Layout, channels_last_plan, division, split_plan
+from numbanorm.backends.cuda._launch_moments import tiles
+from numbanorm.backends.cuda._launch_norms import Layout, division, split_plan
 from numbanorm.backends.cuda._norm_arithmetic import EPS_ON_STD, RANGES, compute_kind
 from numbanorm.backends.cuda._norm_columns_kernels import column_statistics
 from numbanorm.backends.cuda._norm_split_kernels import EPS_HIDES, split_statistics
@@ -71,11 +72,11 @@ def _columns_call(
     kind: str, itemsize: int, is_aligned: bool, n: int, n_channels: int, eps: float, flags: int
 ) -> tuple[Any, ...]:
     """Kernel, numbers of blocks and of parts, and scalars."""
-    plan = channels_last_plan(itemsize, is_aligned, n, n_channels)
-    cut = (n, n_channels, plan.n_tiles, plan.n_splits, plan.piece, plan.across)
-    scalars = (*map(np.int64, cut), np.int32(flags | _hides(kind, eps, flags)), *_numbers(kind, n, eps))
+    plan = tiles(itemsize, 1, n, n_channels, is_aligned)
+    cut = map(np.int64, (1, n, n_channels, *plan.cut))
+    scalars = (*cut, np.int32(flags | _hides(kind, eps, flags)), *_numbers(kind, n, eps))
     kernel = column_statistics(kind, plan.vector, plan.width)
-    return kernel, plan.n_tiles * plan.n_splits, plan.n_splits * n_channels, scalars
+    return kernel, plan.n_blocks, plan.n_parts * n_channels, scalars
 
 
 def channels_last(x: Array, eps: float, flags: int, first: Array, second: Array) -> tuple[Array, Array, Array]:

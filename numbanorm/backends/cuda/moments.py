@@ -16,25 +16,16 @@ from numbanorm.backends.cuda._moments_weighted import weighted_sums
 from numbanorm.backends.cuda._norm_split_kernels import split_mean_var
 from numbanorm.backends.cuda._parts import working
 from numbanorm.backends.cuda._split import channels_layout, cut_of
+from numbanorm.backends.cuda.affine import aligned, kind_of
 
 Array = Any
 
 
-@lru_cache(maxsize=64)
-def _kind(dtype: Any) -> str:
-    """The dtype's name, which takes microseconds to look up."""
-    return str(dtype.name)
-
-
-def _is_aligned(x: Array) -> bool:
-    return bool(x.data.ptr % 16 == 0)
-
-
 @lru_cache(maxsize=1024)
 def _rows_launch(
-    kind: str, n_rows: int, n_cols: int, aligned: bool, final: bool, ddof: float, root: bool, mean: bool, var: bool
+    kind: str, n_rows: int, n_cols: int, is_aligned: bool, final: bool, ddof: float, root: bool, mean: bool, var: bool
 ) -> tuple[Any, ...]:
-    plan = _launch_moments.rows(kind, n_rows, n_cols, aligned)
+    plan = _launch_moments.rows(kind, n_rows, n_cols, is_aligned)
     kernel = row_sums(kind, plan.vector, plan.lanes, plan.split, final, plan.careful)
     sizes = tuple(np.int64(n) for n in (n_rows, n_cols, plan.n_splits, plan.piece))
     scratch = N_SUMS * n_rows * plan.n_splits if plan.split or not final else 1
@@ -46,9 +37,9 @@ def mean_var_rows(x: Array, ddof: float, root: bool, mean: Array, var: Array) ->
 
     One launch, which reads x once and writes the statistics.
     """
-    kind, (n_rows, n_cols) = _kind(x.dtype), x.shape
+    kind, (n_rows, n_cols) = kind_of(x.dtype), x.shape
     kernel, plan, size, numbers = _rows_launch(
-        kind, n_rows, n_cols, _is_aligned(x), True, ddof, root, mean.size > 0, var.size > 0
+        kind, n_rows, n_cols, aligned(x), True, ddof, root, mean.size > 0, var.size > 0
     )
     tickets, scratch = _jit.workspace(size, working(kind))
     _jit.run(kernel, plan.n_blocks, x, scratch, tickets, mean, var, *numbers)
@@ -56,18 +47,19 @@ def mean_var_rows(x: Array, ddof: float, root: bool, mean: Array, var: Array) ->
 
 @lru_cache(maxsize=1024)
 def _cols_launch(
-    kind: str, shape: tuple[int, ...], aligned: bool, final: bool, ddof: float, root: bool, mean: bool, var: bool
+    kind: str, shape: tuple[int, ...], is_aligned: bool, final: bool, ddof: float, root: bool, mean: bool, var: bool
 ) -> tuple[Any, ...]:
     n_outer, n_reduce, n_inner = shape
-    plan = _launch_moments.cols(kind, n_outer, n_reduce, n_inner, aligned)
+    plan = _launch_moments.cols(kind, n_outer, n_reduce, n_inner, is_aligned)
     finish = _finish.arguments(kind, n_reduce, ddof, root, mean, var)
-    size = N_SUMS * n_outer * plan.n_splits * n_inner if plan.n_splits > 1 or not final else 1
+    if not final:
+        plan = plan._replace(n_parts=plan.n_splits)
+    size = N_SUMS * n_outer * plan.n_parts * n_inner if plan.n_splits > 1 or not final else 1
     if not plan.blocks_share:
         kernel = thread_column_sums(kind, plan.vector, final)
         return kernel, plan, size, (*map(np.int64, shape), *finish)
     kernel = column_sums(kind, plan.vector, plan.width, final)
-    cut = (*shape, plan.n_tiles, plan.n_splits, plan.piece, plan.across)
-    return kernel, plan, size, (*map(np.int64, cut), *finish)
+    return kernel, plan, size, (*map(np.int64, (*shape, *plan.cut)), *finish)
 
 
 def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
@@ -75,10 +67,8 @@ def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) ->
 
     One launch, which reads x once and writes the statistics.
     """
-    kind = _kind(x.dtype)
-    kernel, plan, size, numbers = _cols_launch(
-        kind, x.shape, _is_aligned(x), True, ddof, root, mean.size > 0, var.size > 0
-    )
+    kind = kind_of(x.dtype)
+    kernel, plan, size, numbers = _cols_launch(kind, x.shape, aligned(x), True, ddof, root, mean.size > 0, var.size > 0)
     tickets, scratch = _jit.workspace(size, working(kind))
     shared = (tickets,) if plan.blocks_share else ()
     _jit.run(kernel, plan.n_blocks, x, scratch, *shared, mean, var, *numbers)
@@ -86,10 +76,10 @@ def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) ->
 
 @lru_cache(maxsize=1024)
 def _channels_launch(
-    kind: str, shape: tuple[int, int, int], aligned: bool, ddof: float, root: bool, mean: bool, var: bool
+    kind: str, shape: tuple[int, int, int], is_aligned: bool, ddof: float, root: bool, mean: bool, var: bool
 ) -> tuple[Any, ...]:
     itemsize, layout = _launch_moments.item_size(kind), channels_layout(*shape)
-    vector = aligned and shape[2] * itemsize % 16 == 0
+    vector = is_aligned and shape[2] * itemsize % 16 == 0
     n_blocks, cut = cut_of(itemsize, layout)
     finish = _finish.arguments(kind, layout.n_cols, ddof, root, mean, var)
     return split_mean_var(kind, vector), n_blocks, N_SUMS * n_blocks, (*cut, *finish)
@@ -100,9 +90,9 @@ def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array
 
     One launch, which reads x once and writes the statistics.
     """
-    kind = _kind(x.dtype)
+    kind = kind_of(x.dtype)
     kernel, n_blocks, size, numbers = _channels_launch(
-        kind, x.shape, _is_aligned(x), ddof, root, mean.size > 0, var.size > 0
+        kind, x.shape, aligned(x), ddof, root, mean.size > 0, var.size > 0
     )
     tickets, scratch = _jit.workspace(size, working(kind))
     _jit.run(kernel, n_blocks, x, scratch, tickets, mean, var, *numbers)
@@ -129,11 +119,11 @@ def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     Two launches: the first reads x (and weights) once and leaves sums in scratch, the second
     turns them into float64.
     """
-    kind, (n_rows, n_cols) = _kind(x.dtype), x.shape
+    kind, (n_rows, n_cols) = kind_of(x.dtype), x.shape
     if weights is not None:
         moments_cols(x.reshape(n_rows, n_cols, 1), weights.reshape(n_rows, n_cols, 1), count, mean, m2)
         return
-    kernel, plan, size, numbers = _rows_launch(kind, n_rows, n_cols, _is_aligned(x), False, 0, False, False, False)
+    kernel, plan, size, numbers = _rows_launch(kind, n_rows, n_cols, aligned(x), False, 0, False, False, False)
     tickets, scratch = _jit.workspace(size, working(kind))
     _jit.run(kernel, plan.n_blocks, x, scratch, tickets, x, x, *numbers)
     _moments_of_sums(scratch, kind, (n_rows, plan.n_splits, 1), count, mean, m2)
@@ -145,7 +135,7 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     Two launches: the first reads x (and weights) once and leaves sums in scratch, the second
     turns them into float64.
     """
-    kind, (n_outer, n_reduce, n_inner) = _kind(x.dtype), x.shape
+    kind, (n_outer, n_reduce, n_inner) = kind_of(x.dtype), x.shape
     if weights is not None:
         weighted = _launch_moments.weighted(n_outer, n_reduce, n_inner)
         _, scratch = _jit.workspace(N_SUMS * n_outer * weighted.n_splits * n_inner, working(kind))
@@ -153,7 +143,7 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
         _jit.run(weighted_sums(kind, weighted.width), weighted.n_blocks, x, weights.view(np.uint8), scratch, *cut)
         _moments_of_sums(scratch, kind, (n_outer, weighted.n_splits, n_inner), count, mean, m2)
         return
-    kernel, plan, size, numbers = _cols_launch(kind, x.shape, _is_aligned(x), False, 0, False, False, False)
+    kernel, plan, size, numbers = _cols_launch(kind, x.shape, aligned(x), False, 0, False, False, False)
     tickets, scratch = _jit.workspace(size, working(kind))
     shared = (tickets,) if plan.blocks_share else ()
     _jit.run(kernel, plan.n_blocks, x, scratch, *shared, x, x, *numbers)
@@ -176,7 +166,7 @@ def finish_moments(
     out_var: Array,
 ) -> None:
     """Mean and ``m2 / (count - ddof)`` of moments, or its square root, in the outputs' dtypes; reads them once."""
-    kernel = finish(*(_kind(out.dtype) if out.size else "none" for out in (out_mean, out_var)))
+    kernel = finish(*(kind_of(out.dtype) if out.size else "none" for out in (out_mean, out_var)))
     numbers = np.int64(count.size), np.float64(ddof), np.int32(use_mean), np.int32(root)
     _jit.run(kernel, -(-count.size // kernel.threads), count, mean, m2, *numbers, out_mean, out_var)
 
@@ -187,6 +177,6 @@ def update_running(
     """``running = (1 - momentum) * running + momentum * new`` in place; `unbias` multiplies the new variance."""
     for running, new, factor in ((running_mean, mean, 1.0), (running_var, var, unbias)):
         if running is not None:
-            kernel = update(_kind(new.dtype), _kind(running.dtype))
+            kernel = update(kind_of(new.dtype), kind_of(running.dtype))
             numbers = np.int64(new.size), np.float64(factor), np.float64(momentum)
             _jit.run(kernel, -(-new.size // kernel.threads), new, running, *numbers)

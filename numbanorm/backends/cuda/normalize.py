@@ -27,7 +27,7 @@ from numbanorm.backends.cuda._norm_arithmetic import (
 from numbanorm.backends.cuda._norm_rows_kernels import norm_rows_registers
 from numbanorm.backends.cuda._norm_shared_kernels import norm_rows_shared
 from numbanorm.backends.cuda._split import channels_last, channels_layout, split_rows
-from numbanorm.backends.cuda.affine import aligned, apply_columns, apply_planes, kind_of
+from numbanorm.backends.cuda.affine import Steps, aligned, apply_columns, apply_planes, kind_of
 
 Array = Any
 
@@ -73,14 +73,33 @@ def _planned(
     return _Call(plan, kernel, scalars)
 
 
-def _on_chip_call(*what: Any) -> _Call:
-    """The same for the current device."""
-    return _planned(_jit.shared_limit(), *what)
-
-
-def _launch(call: _Call, *arrays: Array) -> None:
-    plan = call.plan
-    _jit.run(call.kernel, plan.grid, *arrays, *call.scalars, shared=plan.shared, threads=plan.threads)
+def _normalize(
+    x: Array,
+    shape: tuple[int, ...],
+    layout: Layout,
+    vector: bool,
+    statistics_steps: Steps,
+    parameters_steps: tuple[int, int],
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    flags: int,
+    y: Array,
+    first: Array,
+    second: Array,
+) -> None:
+    """Rows that stay on chip in one launch; others in two: their statistics, which are then applied to x of `shape`."""
+    sizes = gamma.size, beta.size
+    call = _planned(_jit.shared_limit(), kind_of(x.dtype), x.itemsize, vector, layout, *sizes, flags, eps)
+    if call.kernel is not None:
+        plan = call.plan
+        arrays = x, gamma, beta, y, first, second
+        _jit.run(call.kernel, plan.grid, *arrays, *call.scalars, shared=plan.shared, threads=plan.threads)
+        return
+    statistics = split_rows(x, layout, vector, eps, flags, first, second)
+    # The second reading begins where the first one ended, with what is still in the L2.
+    along = flags & (GAMMA_COLS | BETA_COLS) | READY | REVERSED
+    apply_planes(x, shape, *statistics, statistics_steps, gamma, beta, (*parameters_steps, gamma.size), along, eps, y)
 
 
 def norm_rows(
@@ -103,14 +122,8 @@ def norm_rows(
     flags |= GAMMA_COLS * (gamma.size > 1) | BETA_COLS * (beta.size > 1)
     layout = Layout(n_rows, n_cols, n_cols, n_cols, 0, 0, 0)
     vector = not n_cols * x.itemsize & 15 and aligned(x, y, gamma, beta)
-    call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
-    if call.kernel is not None:
-        _launch(call, x, gamma, beta, y, mean, rstd)
-        return
-    statistics = split_rows(x, layout, vector, eps, flags, mean, rstd)
-    along = flags & (GAMMA_COLS | BETA_COLS) | READY | REVERSED
-    steps = 0, 0, gamma.size
-    apply_planes(x, (n_rows, 1, n_cols), *statistics, (1, 0, n_rows), gamma, beta, steps, along, eps, y)
+    shape, operands = (n_rows, 1, n_cols), (gamma, beta, eps, flags, y, mean, rstd)
+    _normalize(x, shape, layout, vector, (1, 0, n_rows), (0, 0), *operands)
 
 
 def norm_groups(
@@ -137,13 +150,8 @@ def norm_groups(
     flags = USE_MEAN * use_mean | EPS_ON_STD * eps_on_std | KEEP_STATISTICS * (mean.size > 0)
     layout = Layout(n_rows, n_cols, n_cols, n_inner, 0, n_channels, 1)
     vector = not n_cols * x.itemsize & 15 and aligned(x, y)
-    call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
-    if call.kernel is not None:
-        _launch(call, x, gamma, beta, y, mean, rstd)
-        return
-    statistics = split_rows(x, layout, vector, eps, flags, mean, rstd)
-    steps = n_channels, 1, gamma.size
-    apply_planes(x, x.shape, *statistics, (1, 0, n_rows), gamma, beta, steps, READY | REVERSED, eps, y)
+    operands = gamma, beta, eps, flags, y, mean, rstd
+    _normalize(x, x.shape, layout, vector, (1, 0, n_rows), (n_channels, 1), *operands)
 
 
 def _groups_in_pieces(
@@ -183,7 +191,6 @@ def norm_channels(
     """
     n, n_channels, n_inner = x.shape
     flags = USE_MEAN | EPS_ON_STD * eps_on_std | KEEP_STATISTICS | KEEP_VARIANCE
-    steps = 0, 1, gamma.size
     if n_inner == 1:
         statistics = channels_last(x, eps, flags, mean, var)
         along = READY | REVERSED | GAMMA_COLS * (gamma.size > 1) | BETA_COLS * (beta.size > 1)
@@ -192,9 +199,5 @@ def norm_channels(
         return
     layout = channels_layout(n, n_channels, n_inner)
     vector = not n_inner * x.itemsize & 15 and aligned(x, y)
-    call = _on_chip_call(kind_of(x.dtype), x.itemsize, vector, layout, gamma.size, beta.size, flags, eps)
-    if call.kernel is not None:
-        _launch(call, x, gamma, beta, y, mean, var)
-        return
-    statistics = split_rows(x, layout, vector, eps, flags, mean, var)
-    apply_planes(x, x.shape, *statistics, (0, 1, n_channels), gamma, beta, steps, READY | REVERSED, eps, y)
+    operands = gamma, beta, eps, flags, y, mean, var
+    _normalize(x, x.shape, layout, vector, (0, 1, n_channels), (0, 1), *operands)

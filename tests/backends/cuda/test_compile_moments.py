@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from numbanorm.backends.cuda._column_accumulate import rows_at_once
 from numbanorm.backends.cuda._intrinsics import VECTOR
 from numbanorm.backends.cuda._moments_cols import column_sums, thread_column_sums
 from numbanorm.backends.cuda._moments_combine import combine, finish, update
@@ -62,13 +63,17 @@ def is_double(kernel):
 def test_compiles(kernel):
     compiled = check_everywhere(kernel, is_double(kernel))[9, 0]
     kind, vector = (part.strip(" ()") for part in kernel.name.partition("(")[2].split(",")[:2])
+    rows = rows_at_once(kind, int(vector))
     if "weighted" not in kernel.name and vector != "1":
-        loads = 4 if "column" in kernel.name or kind in ("float32", "float64") else 2
+        loads = rows if "column" in kernel.name else 4 if kind in ("float32", "float64") else 2
         # Again for a step that is not whole, but for its first load.
         assert loads <= compiled.count(r"LDG\.E(?:\.\w+)*\.128") <= 2 * loads
-    # x on its way in every multiprocessor: 24 KB or more.
-    resident = min(65536 // (compiled.registers * kernel.threads), 2048 // kernel.threads)
-    assert resident * kernel.threads >= (384 if "column_sums(bfloat16, 8" in kernel.name else 512)
+    # x on its way in every multiprocessor: 24 KB or more, and of columns 32.
+    resident = min(65536 // (compiled.registers * kernel.threads), 2048 // kernel.threads) * kernel.threads
+    if "column" in kernel.name and vector != "1":
+        assert resident * rows * 16 >= 32 << 10
+    else:
+        assert resident >= 512
 
 
 @pytest.mark.parametrize("kernel", OTHERS, ids=str)

@@ -57,7 +57,7 @@ def test_columns(kind, n_outer, n_reduce, n_inner, aligned):
         assert n_inner % plan.vector == 0
         assert plan.n_blocks * threads * plan.vector >= n_outer * n_inner
         return
-    assert plan.n_splits == 1 or n_outer * plan.n_tiles <= N_TICKETS
+    check_tiles(plan, n_outer, n_inner)
     if plan.width:
         assert n_inner % plan.vector == 0
         assert plan.n_tiles * plan.width * plan.vector >= n_inner
@@ -68,9 +68,36 @@ def test_columns(kind, n_outer, n_reduce, n_inner, aligned):
     size = n_outer * n_reduce * n_inner * plans.item_size(kind)
     if size >= 1 << 20 and plan.n_splits > 1:
         # Parts are read back at once and stay in the L2 (50 MB): memory sees x alone.
-        moved = parts_bytes(kind, n_outer * plan.n_splits * n_inner)
+        moved = parts_bytes(kind, n_outer * plan.n_parts * n_inner)
         assert moved <= 0.13 * size
         assert moved <= max(0.02 * size, 8 << 20)
+
+
+def check_tiles(plan, n_outer, n_inner):
+    """Every level of merging has its tickets and its parts, and no thread merges many of these in turn."""
+    levels = [plan.n_splits]
+    while levels[-1] > 1:
+        levels.append(-(-levels[-1] // plan.group))
+    assert len(levels) <= 3
+    assert plan.n_parts == max(1, sum(level for level in levels if level > 1))
+    assert n_outer * plan.n_tiles * sum(levels[1:]) <= N_TICKETS
+    threads = plans.column_threads(plan.vector)
+    columns = plan.width * plan.vector or n_inner
+    assert plan.group // max(1, threads // columns) <= plans.IN_TURN
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+@pytest.mark.parametrize("n_channels", [1, 3, 24, 64, 65, 72, 1000, 4096])
+@pytest.mark.parametrize("n_rows", [1, 7, 200, 100_000, 1 << 24])
+def test_channels_last(itemsize, n_channels, n_rows):
+    plan = plans.tiles(itemsize, 1, n_rows, n_channels, True)
+    assert (plan.n_splits - 1) * plan.piece < n_rows <= plan.n_splits * plan.piece
+    if plan.width:
+        assert n_channels % plan.vector == 0
+        assert (plan.n_tiles - 1) * plan.width * plan.vector < n_channels <= plan.n_tiles * plan.width * plan.vector
+    else:
+        assert plan.across * n_channels % plan.vector == 0
+    check_tiles(plan, 1, n_channels)
 
 
 @pytest.mark.parametrize(("n_inner", "vector", "expected"), [(3, 4, 340), (1, 8, 1024), (33, 4, 28), (1001, 4, 0)])

@@ -105,20 +105,6 @@ def test_columns_are_covered(units, n_rows):
     assert 256 // plan.lanes * plan.lanes >= 190
 
 
-@pytest.mark.parametrize("itemsize", ITEMS)
-@pytest.mark.parametrize("n_channels", [1, 3, 24, 64, 65, 72, 1000, 4096])
-@pytest.mark.parametrize("n_rows", [1, 7, 200, 100_000])
-def test_channels_last_are_covered(itemsize, n_channels, n_rows):
-    plan = plans.channels_last_plan(itemsize, True, n_rows, n_channels)
-    assert (plan.n_splits - 1) * plan.piece < n_rows <= plan.n_splits * plan.piece
-    if plan.width:
-        assert n_channels % plan.vector == 0
-        assert (plan.n_tiles - 1) * plan.width * plan.vector < n_channels <= plan.n_tiles * plan.width * plan.vector
-    else:
-        assert plan.across * n_channels % plan.vector == 0
-    assert plan.n_splits == 1 or plan.n_tiles <= 16384
-
-
 @pytest.mark.parametrize("kilobytes", [64, 99, 163, 227])
 @pytest.mark.parametrize("itemsize", [2, 4, 8])
 def test_no_plan_asks_for_more_shared_memory_than_the_device_has(kilobytes, itemsize):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from numbanorm.backends import reference
-from numbanorm.backends.cuda import moments
+from numbanorm.backends.cuda import _launch_moments, moments
 from tests.backends.cuda import host_arrays
 
 KINDS = ("float32", "bfloat16", "float16", "float64")
@@ -97,6 +97,26 @@ def test_columns(every_order, kind, shape):
 def test_unaligned_columns(simulator, kind, shape):
     x = sample(shape, kind)
     assert_close(*on_device("mean_var_cols", x, 0, False, offset=1), x, STORED[kind])
+
+
+@pytest.fixture
+def many_levels(monkeypatch):
+    """Columns in more pieces than are merged at once, small as they are."""
+    for name, value in {"BUSY": 9, "IN_TURN": 1, "worth_a_part": lambda itemsize: 1}.items():
+        monkeypatch.setattr(_launch_moments, name, value)
+    moments._cols_launch.cache_clear()
+    yield
+    moments._cols_launch.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(1, 330, 72), (2, 250, 56)], ids=str)
+def test_parts_are_merged_by_groups(every_order, many_levels, shape):
+    if (every_order.order == "random:1") != (shape[0] == 2):
+        return
+    plan = _launch_moments.cols("bfloat16", *shape, True)
+    assert plan.n_parts > plan.n_splits > plan.group > 1
+    x = sample(shape, "bfloat16", 100.0)
+    assert_close(*on_device("mean_var_cols", x, 0, False), x, STORED["bfloat16"])
 
 
 HARD = {
