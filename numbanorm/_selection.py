@@ -58,16 +58,23 @@ class Selection(NamedTuple):
             return taken  # type: ignore[no-any-return]
         if taken is None and isinstance(x, np.ndarray):
             return True
-        there = ~np.isnan(x)
-        return there if taken is None else np.where(there, taken, 0).astype(taken.dtype, copy=False)
+        evaluate = _arrays.place_of(x).evaluate
+        if taken is None:
+            return evaluate(lambda numbers: ~np.isnan(numbers), x)  # type: ignore[no-any-return]
+        return evaluate(  # type: ignore[no-any-return]
+            lambda numbers, counts: np.where(np.isnan(numbers), counts.dtype.type(0), counts), x, taken
+        )
 
     def check(self, x: Array, count: Array, mean: Array) -> None:
         """Raise for NaN where they are not welcome, and for sets whose weights are all zero."""
-        if self.weights is not None and self.where is None and not self.omits and not np.all(count > 0):
+        place = _arrays.place_of(x)
+        if self.weights is not None and self.where is None and not self.omits and not place.to_host(count).all():
             raise ValueError("weights are zero for all elements of a set, which has no mean then; leave the set out")
-        if self.nan_policy != "raise" or not is_float(x.dtype) or not np.isnan(mean).any():
+        if self.nan_policy != "raise" or not is_float(x.dtype) or not np.isnan(place.to_host(mean)).any():
             return  # a NaN among the numbers makes the mean one
-        there = np.isnan(x) if self.where is None else np.isnan(x) & self.where
+        there = np.isnan(place.to_host(x))
+        if self.where is not None:
+            there &= place.to_host(as_mask(self.where, x.shape))
         if there.any():
             raise ValueError(f"x has NaN at {_first(there)}; nan_policy='omit' leaves NaN out")
 
@@ -79,10 +86,11 @@ def _as_weights(weights: Any, shape: tuple[int, ...]) -> Array:
         if array.dtype.kind not in "iub":
             raise unsupported_dtype("weights", array.dtype)
         array = array.astype(np.float64)
-    wrong = ~((array >= 0) & np.isfinite(array))
+    numbers = _arrays.place_of(array).to_host(array)
+    wrong = ~((numbers >= 0) & np.isfinite(numbers))
     if wrong.any():
         at = _first(wrong)
-        raise ValueError(f"weights must be non-negative and finite, but weights{list(at)} is {array[at]}")
+        raise ValueError(f"weights must be non-negative and finite, but weights{list(at)} is {numbers[at]}")
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
@@ -91,5 +99,4 @@ def _as_weights(weights: Any, shape: tuple[int, ...]) -> Array:
 
 def _first(condition: Array) -> tuple[int, ...]:
     """Index of the first true element."""
-    flat = int(_arrays.place_of(condition).to_host(condition).argmax())
-    return tuple(int(i) for i in np.unravel_index(flat, condition.shape))
+    return tuple(int(i) for i in np.unravel_index(int(condition.argmax()), condition.shape))

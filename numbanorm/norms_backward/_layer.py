@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanorm import _arrays
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._engine import Scale, checked_scale
+from numbanorm._dtypes import compute_dtype
+from numbanorm._engine import Scale, apply, checked_scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
 from numbanorm.norms._checks import axis_parameters
@@ -60,7 +62,8 @@ def layer_norm_backward(
     recompute : bool
         Whether `x` is the *y* of the forward, from which ``xhat = (y - beta) / gamma`` is recovered: then
         x need not be kept, nor mean, which may be None. xhat is as good as the rounding of y leaves
-        it: digits are lost where gamma is small beside beta, and in 16 bits.
+        it: digits are lost where gamma is small beside beta, and in 16 bits. On a device it takes
+        memory of x's size while it runs, and waits once, for a look at gamma.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -75,8 +78,6 @@ def layer_norm_backward(
     ------
     TypeError
         If dy, x or a statistic is not floating point.
-    NotImplementedError
-        For `recompute` on a device.
     ValueError
         If a shape does not fit, or under `recompute` gamma has a zero.
 
@@ -161,24 +162,47 @@ def _backward(
     features, gamma, beta = axis_parameters(gamma, beta, array.shape, axes)
     rstd = checked_statistic("rstd", rstd, array.shape, axes)
     if recompute:
-        _check_recoverable(backend, gamma)
-    # A mean that is not looked at may be anything; zeros would be one more launch on a device.
-    mean = checked_statistic("mean", mean, array.shape, axes) if scale.use_mean and not recompute else rstd
+        _check_recoverable(gamma)
+    if recompute and backend.name == "cuda":
+        array = _centred_input(backend, array, gamma, beta, rstd, axes)
+        mean, beta, recompute = _arrays.place_of(array).zeros(rstd.shape, rstd.dtype), None, False
+    elif scale.use_mean and not recompute:
+        mean = checked_statistic("mean", mean, array.shape, axes)
+    else:  # a mean that is not looked at may be anything; zeros would be one more launch on a device
+        mean = rstd
     has = gamma is not None
     varies = has or beta is not None
     sets = Sets(axes, features if varies else (), dgamma=has, dbeta=has and scale.use_mean, from_output=recompute)
     return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, scale, out, beta=beta)
 
 
-def _check_recoverable(backend: Any, gamma: Array | None) -> None:
+def _check_recoverable(gamma: Array | None) -> None:
     """Raise if xhat cannot be found from y."""
-    if backend.name == "cuda":
-        raise NotImplementedError(
-            "the cuda backend takes gradients from x only: keep x and call without recompute, or use host arrays"
-        )
-    if gamma is not None and not gamma.all():
-        zeros = gamma.size - np.count_nonzero(gamma)
+    if gamma is None:
+        return
+    zeros = gamma.size - np.count_nonzero(_arrays.place_of(gamma).to_host(gamma))
+    if zeros:
         raise ValueError(
             f"recompute divides by gamma, but gamma is zero in {zeros} of {gamma.size} places; "
             f"keep x and call without recompute"
         )
+
+
+def _centred_input(
+    backend: Any, y: Array, gamma: Array | None, beta: Array | None, rstd: Array, axes: tuple[int, ...]
+) -> Array:
+    """x - mean from y, by two launches: a device has no kernel that reads y instead."""
+    place = _arrays.place_of(y)
+    xhat = y
+    if gamma is not None or beta is not None:
+        shape = tuple(y.shape[axis] for axis in axes)
+        gamma = place.constant(1, compute_dtype(y.dtype)).reshape((1,) * len(axes)) if gamma is None else gamma
+        beta = place.zeros(shape, np.float64) if beta is None else beta
+        squared = place.evaluate(lambda g: np.broadcast_to(g.astype(np.float64) ** 2, shape), gamma)
+        sign = place.evaluate(lambda g: np.broadcast_to(np.sign(g), shape), gamma)
+        others = tuple(axis for axis in range(y.ndim) if axis not in axes)
+        (xhat,) = apply(backend, y, beta, squared, others, (axes, sign, None), Scale(0.0))
+    squared = place.evaluate(lambda r: r.astype(np.float64) ** 2, rstd)
+    out = None if xhat is y else xhat
+    (centred,) = apply(backend, xhat, place.zeros(rstd.shape), squared, axes, ((), None, None), Scale(0.0), out=out)
+    return centred

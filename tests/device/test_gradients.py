@@ -68,11 +68,23 @@ def test_layers(place, make, training):
         assert_gradient(place.numpy(gradient), host.grad[name].astype("f8"))
 
 
-def test_from_y_is_the_hosts(place):
+@pytest.mark.parametrize("axis", [-1, (1, 2, 3), 1])
+@pytest.mark.parametrize("affine", [True, False])
+def test_from_y_as_from_x(place, axis, affine):
+    host = RNG.uniform(0.5, 2, X.shape[1:] if isinstance(axis, tuple) else X.shape[axis]).astype("f4")
+    host.reshape(-1)[::2] *= -1
+    gamma, beta = (place.array(host), place.array(host * 2)) if affine else (None, None)
     x, dy = place.array(X), place.array(DY)
-    y, _, rstd = nn.rms_norm(x, return_stats=True)
-    with pytest.raises(NotImplementedError, match="gradients from x only"):
-        nn.rms_norm_backward(dy, y, None, None, rstd, recompute=True)
+    y, mean, rstd = nn.layer_norm(x, gamma, beta, axis=axis, return_stats=True)
+    expected = nn.layer_norm_backward(dy, x, gamma, mean, rstd, axis=axis)
+    actual = nn.layer_norm_backward(dy, y, gamma, None, rstd, axis=axis, beta=beta, recompute=True)
+    for ours, theirs in zip(actual, expected, strict=True):
+        if theirs is not None:
+            assert_gradient(place.numpy(ours), place.numpy(theirs).astype("f8"))
+    y, _, rstd = nn.rms_norm(x, gamma, axis=axis, return_stats=True)
+    expected = nn.rms_norm_backward(dy, x, gamma, None, rstd, axis=axis)[0]
+    actual = nn.rms_norm_backward(dy, y, gamma, None, rstd, axis=axis, recompute=True)[0]
+    assert_gradient(place.numpy(actual), place.numpy(expected).astype("f8"))
 
 
 DENSE = {

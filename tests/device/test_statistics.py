@@ -131,3 +131,17 @@ def test_moments_follow_the_data(place, rng):
     assert isinstance(loaded.count, np.ndarray)
     assert loaded == m
     assert place.numpy(nn.moments(place.array(x[:0]), 0).count).tolist() == [0] * 5
+
+
+def test_nan_are_left_out_and_weights_are_the_hosts(place):
+    host = np.random.default_rng(3).standard_normal((6, 40)).astype("f4")
+    host[1, 3] = host[4, :5] = np.nan
+    x = place.array(host)
+    mean, var = nn.mean_var(x, 1, nan_policy="omit")
+    np.testing.assert_allclose(place.numpy(mean), np.nanmean(host.astype("f8"), 1), rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(place.numpy(var), np.nanvar(host.astype("f8"), 1), rtol=2e-6)
+    with pytest.raises(ValueError, match=r"x has NaN at \(1, 3\)"):
+        nn.mean(x, 1, nan_policy="raise")
+    if place.name != "stand-in":
+        with pytest.raises(NotImplementedError, match="must be boolean"):
+            nn.mean(x, 1, weights=place.array(np.ones((6, 40), "f4")))

@@ -19,6 +19,8 @@ from numbanorm.backends.cuda._split import channels_layout, cut_of
 from numbanorm.backends.cuda.affine import aligned, kind_of
 
 Array = Any
+#: None, a boolean array, or True for all that is not NaN.
+Weights = Any
 
 
 @lru_cache(maxsize=1024)
@@ -113,7 +115,18 @@ def _combine(source: str, inputs: tuple[Array, ...], parts: tuple[int, ...], *ou
     _jit.run(combine(source, width), n_outer * n_tiles, *inputs, *numbers, *outputs)
 
 
-def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+def _taken(x: Array, weights: Weights) -> Array:
+    """Which elements take part, as a boolean array."""
+    if weights is True:
+        weights = x == x
+    if weights.dtype != bool:
+        raise NotImplementedError(
+            "weights of arrays on a device must be boolean: pass where=, or take the statistics of a host array"
+        )
+    return weights
+
+
+def moments_rows(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of each row of x (n_rows, n_cols).
 
     Two launches: the first reads x (and weights) once and leaves sums in scratch, the second
@@ -121,7 +134,8 @@ def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     """
     kind, (n_rows, n_cols) = kind_of(x.dtype), x.shape
     if weights is not None:
-        moments_cols(x.reshape(n_rows, n_cols, 1), weights.reshape(n_rows, n_cols, 1), count, mean, m2)
+        weights = _taken(x, weights).reshape(n_rows, n_cols, 1)
+        moments_cols(x.reshape(n_rows, n_cols, 1), weights, count, mean, m2)
         return
     kernel, plan, size, numbers = _rows_launch(kind, n_rows, n_cols, aligned(x), False, 0, False, False, False)
     tickets, scratch = _jit.workspace(size, working(kind))
@@ -129,7 +143,7 @@ def moments_rows(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     _moments_of_sums(scratch, kind, (n_rows, plan.n_splits, 1), count, mean, m2)
 
 
-def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2: Array) -> None:
+def moments_cols(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of x (n_outer, n_reduce, n_inner) over its middle axis.
 
     Two launches: the first reads x (and weights) once and leaves sums in scratch, the second
@@ -137,6 +151,7 @@ def moments_cols(x: Array, weights: Array | None, count: Array, mean: Array, m2:
     """
     kind, (n_outer, n_reduce, n_inner) = kind_of(x.dtype), x.shape
     if weights is not None:
+        weights = _taken(x, weights)
         weighted = _launch_moments.weighted(n_outer, n_reduce, n_inner)
         _, scratch = _jit.workspace(N_SUMS * n_outer * weighted.n_splits * n_inner, working(kind))
         cut = map(np.int64, (*x.shape, weighted.n_tiles, weighted.n_splits, weighted.piece))
