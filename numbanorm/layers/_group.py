@@ -99,7 +99,7 @@ class GroupNorm(Layer):
         return groups.reshape((self.num_groups, -1) if axis == 0 else (-1, self.num_groups))
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, _ = kept
+        x, mean, rstd, _ = kept[:4]
         gradients: Gradients = group_norm_backward(
             dy, x, self.num_groups, self.gamma, mean, rstd, channel_axis=self.channel_axis, out=out
         )

@@ -106,7 +106,7 @@ class LayerNorm(_TrailingAxes):
         return self._kept_call(array, out, result, keeps)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, _ = kept
+        x, mean, rstd, _ = kept[:4]
         gradients: Gradients = layer_norm_backward(dy, x, self.gamma, mean, rstd, axis=self._axes(x), out=out)
         return gradients
 
@@ -155,7 +155,7 @@ class RMSNorm(_TrailingAxes):
         return self._kept_call(array, out, result, keeps)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, _, rstd, _ = kept
+        x, _, rstd, _ = kept[:4]
         gradients: Gradients = rms_norm_backward(dy, x, self.gamma, None, rstd, axis=self._axes(x), out=out)
         return gradients
 
