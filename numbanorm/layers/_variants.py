@@ -167,7 +167,7 @@ class GhostBatchNorm(TrackingLayer):
         self._check_channels(array)
         y, *statistics = self._train(array, out) if self.training else self._evaluate(array, out)
         self._keep(array, out, statistics, fixed=not self.training)
-        return y  # type: ignore[no-any-return]
+        return y
 
     def _operands(self, x: Array) -> tuple[Any, ...]:
         return x, self.gamma, self.beta, self.running_mean, self.running_var

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from numbanorm import _engine
 from numbanorm._arguments import as_running
 from numbanorm._arrays import place_of
+from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
@@ -154,12 +155,14 @@ class Renorm(NamedTuple):
     def r(self, mean: Array, var: Array, running_mean: Array, running_var: Array) -> Array:
         """Ratio of the standard deviations."""
         sigma, std = (reciprocal_std(v.astype(np.float64), self.eps, False) for v in (running_var, var))
-        return np.clip(sigma / std, 1 / self.r_max, self.r_max)
+        ratio: Array = np.clip(sigma / std, 1 / self.r_max, self.r_max)
+        return ratio
 
     def d(self, mean: Array, var: Array, running_mean: Array, running_var: Array) -> Array:
         """Distance of the means."""
         sigma = reciprocal_std(running_var.astype(np.float64), self.eps, False)
-        return np.clip((mean - running_mean) * sigma, -self.d_max, self.d_max)
+        distance: Array = np.clip((mean - running_mean) * sigma, -self.d_max, self.d_max)
+        return distance
 
     def updated(self, var: Array, running_var: Array, momentum: float) -> Array:
         """The running variance after this batch."""
@@ -182,7 +185,7 @@ def shifted(place: Any, gamma: Array | None, beta: Array | None, d: Array) -> Ar
 def _corrections(x: Array, axis: int, given: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """r and d shaped to broadcast against x, in the dtype of saved statistics."""
     place, channels = place_of(x), x.shape[axis]
-    dtype = _engine.compute_dtype(x.dtype)
+    dtype = compute_dtype(x.dtype)
     if given is None:
         zero = place.zeros(channels, dtype)
         given = place.evaluate(lambda z: z + z.dtype.type(1), zero), zero

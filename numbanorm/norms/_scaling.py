@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from numbanorm import _engine
 from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes, canonicalize_axis
-from numbanorm._dtypes import norm_dtype
+from numbanorm._dtypes import compute_dtype, norm_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._guests import everywhere
 from numbanorm.norms._checks import channel_parameters, checked_input, other_axes
@@ -166,7 +166,7 @@ def l2_normalize(x: Any, axis: Axis = -1, *, eps: float = 1e-12, out: Any = None
     axes = canonicalize_axes(axis, array.ndim)
     checked_scale("l2_normalize", eps)
     n = max(prod(array.shape[i] for i in axes), 1)
-    gamma = place_of(array).constant(n**-0.5, _engine.compute_dtype(array.dtype)).reshape(())
+    gamma = place_of(array).constant(n**-0.5, compute_dtype(array.dtype)).reshape(())
     scale = Scale(float(eps) ** 2 / n, use_mean=False)
     y: Array = _engine.normalize(backend, array, axes, ((), gamma, None), scale, out=out)[0]
     return y

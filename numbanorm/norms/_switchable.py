@@ -112,9 +112,8 @@ def switchable_norm(
     if array.size == 0:
         y = _engine.normalize(backend, array, reduced, parameters, scale, out=out)[0]
     else:
-        mean, var = (
-            place.evaluate(mixed, w, *s) for w, s in zip(weights, (levels.means, levels.variances), strict=True)
-        )
+        mean = place.evaluate(mixed, weights[0], *levels.means)
+        var = place.evaluate(mixed, weights[1], *levels.variances)
         y = _engine.apply(backend, array, mean, var, reduced, parameters, scale, out=out)[0]
         if training and any(r is not None for r in running):
             batch = levels.means[2].reshape(-1), levels.variances[2].reshape(-1)
@@ -181,15 +180,17 @@ def _merged(backend: Any, data: Array, along: int) -> tuple[Array, Array]:
 def softmax(weights: Array) -> Array:
     """Positive numbers that add up to 1, in float64."""
     logits = weights.astype(np.float64)
-    powers: Array = np.exp(logits - logits.max())
-    return powers / powers.sum()
+    powers = np.exp(logits - logits.max())
+    shares: Array = powers / powers.sum()
+    return shares
 
 
 def mixed(weights: Array, instance: Array, layer: Array, batch: Array) -> Array:
     """The mixture of three levels of a statistic."""
     w = softmax(weights)
     # About the instance's: a mean far from zero would otherwise lose what weights lack of 1.
-    return instance + w[1] * (layer - instance) + w[2] * (batch - instance)
+    mixture: Array = instance + w[1] * (layer - instance) + w[2] * (batch - instance)
+    return mixture
 
 
 def count_of_instance(x: Array, axis: int) -> int:

@@ -83,7 +83,7 @@ def adaptive_instance_norm_backward(
     >>> dy = np.array([[[1.0, 0.0, 0.0]]])
     >>> dcontent, dstyle = nn.adaptive_instance_norm_backward(dy, content, style, mean, rstd)
     >>> dcontent.round(3), dstyle.round(3)
-    (array([[[ 0.458, -0.687,  0.229]]]), array([[[1.035, -0.035]]]))
+    (array([[[ 0.458, -0.687,  0.229]]]), array([[[ 1.035, -0.035]]]))
     """
     gradient, array, backend = checked_gradient(dy, content, out, style, mean, rstd)
     axis = channel_axis_of(array, channel_axis)

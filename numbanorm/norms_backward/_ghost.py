@@ -74,20 +74,18 @@ def ghost_batch_norm_backward(
     array([ 0.229, -0.344,  0.115,  0.   ,  0.   ,  0.   ])
     """
     if not training:
-        return batch_norm_backward(  # type: ignore[no-any-return]
-            dy, x, gamma, mean, rstd, training=False, channel_axis=channel_axis, out=out
-        )
+        return batch_norm_backward(dy, x, gamma, mean, rstd, training=False, channel_axis=channel_axis, out=out)
     gradient, array, _ = checked_gradient(dy, x, out, gamma, mean, rstd)
     axis = channel_axis_of(array, channel_axis)
     pieces = virtual_batches(array, axis, virtual_batch_size)
     mean, rstd = (_rows(n, s, (len(pieces), array.shape[axis])) for n, s in (("mean", mean), ("rstd", rstd)))
     place = place_of(array)
     dx = _target(place, gradient, array, out)
-    sums: list[tuple[Array, Array]] = []
+    sums: list[Any] = []
     for piece, mu, r in zip(pieces, mean, rstd, strict=True):
         operands = gradient[piece], array[piece], gamma, mu, r
         _, *rest = batch_norm_backward(*operands, training=True, channel_axis=channel_axis, out=dx[piece])
-        sums.append((rest[0], rest[1]))
+        sums.append(rest)
     if out is not None and not place.overlap(out, dx):
         place.copy(out, dx)
     dx = dx if out is None else out

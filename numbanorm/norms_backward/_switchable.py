@@ -117,10 +117,9 @@ def switchable_norm_backward(
         place.copy(out, dx)
         dx = out
     dtype = compute_dtype(array.dtype)
-    dgamma, dbeta, *rest = (
-        place.evaluate(lambda *a, k=k: flows.parameters(*a)[k].astype(dtype), *given) for k in range(4)
-    )
-    return (dx, *((None, None) if gamma is None else (dgamma, dbeta)), rest[0], rest[1])
+    learnt = [place.evaluate(lambda *a, k=k: flows.parameters(*a)[k].astype(dtype), *given) for k in range(4)]
+    dgamma, dbeta = learnt[:2] if gamma is not None else (None, None)
+    return dx, dgamma, dbeta, learnt[2], learnt[3]
 
 
 def _along(gamma: Array | None, axis: int, place: Any) -> Array:
