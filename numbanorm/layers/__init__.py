@@ -13,6 +13,7 @@ from numbanorm.layers._batch import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNo
 from numbanorm.layers._folding import fold_batch_norm
 from numbanorm.layers._group import GroupNorm
 from numbanorm.layers._instance import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from numbanorm.layers._local_response import LocalResponseNorm
 from numbanorm.layers._switchable import SwitchableNorm
 from numbanorm.layers._trailing import LayerNorm, RMSNorm
 from numbanorm.layers._variants import BatchRenorm, GhostBatchNorm
@@ -31,6 +32,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "LayerNorm",
+    "LocalResponseNorm",
     "RMSNorm",
     "SwitchableNorm",
     "fold_batch_norm",

@@ -27,6 +27,7 @@ from numbanorm.norms._ghost import ghost_batch_norm
 from numbanorm.norms._group import group_norm
 from numbanorm.norms._instance import instance_norm
 from numbanorm.norms._layer import layer_norm, rms_norm
+from numbanorm.norms._local_response import local_response_norm
 from numbanorm.norms._renorm import batch_renorm
 from numbanorm.norms._scaling import l2_normalize, min_max_scale, weight_standardize, z_score
 from numbanorm.norms._standardize import standardize
@@ -43,6 +44,7 @@ __all__ = [
     "instance_norm",
     "l2_normalize",
     "layer_norm",
+    "local_response_norm",
     "min_max_scale",
     "rms_norm",
     "standardize",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
+from numbanorm.backends.cpu.local_response import local_response, local_response_backward
 from numbanorm.backends.cpu.moments import (
     combine_moments,
     finish_moments,
@@ -33,6 +34,8 @@ __all__ = [
     "availability",
     "combine_moments",
     "finish_moments",
+    "local_response",
+    "local_response_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

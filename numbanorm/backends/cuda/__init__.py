@@ -37,7 +37,13 @@ _HOMES = {
 _HOME_OF = {launcher: home for home, launchers in _HOMES.items() for launcher in launchers}
 
 #: Launchers of the contract that this backend does not have yet.
-MISSING = ("norm_channels_backward", "norm_groups_backward", "norm_rows_backward")
+MISSING = (
+    "local_response",
+    "local_response_backward",
+    "norm_channels_backward",
+    "norm_groups_backward",
+    "norm_rows_backward",
+)
 
 __all__ = ["availability", "name", *_HOME_OF]
 
@@ -50,7 +56,7 @@ def __getattr__(attribute: str) -> Any:
     """A launcher, at its first use."""
     if attribute in MISSING:
         raise NoLauncher(
-            f"the cuda backend has no {attribute} yet: take gradients of host arrays with the cpu or reference backend"
+            f"the cuda backend has no {attribute} yet: take host arrays, with the cpu or reference backend"
         )
     if attribute not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -7,6 +7,7 @@ as it likes. See :mod:`numbanorm.backends` for the contract.
 from __future__ import annotations
 
 from numbanorm.backends.reference.affine import affine_cols, affine_rows
+from numbanorm.backends.reference.local_response import local_response, local_response_backward
 from numbanorm.backends.reference.moments import (
     combine_moments,
     finish_moments,
@@ -37,6 +38,8 @@ __all__ = [
     "availability",
     "combine_moments",
     "finish_moments",
+    "local_response",
+    "local_response_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",
