@@ -137,6 +137,10 @@ SETS = {
     "LayerNorm": 8,
     "LayerNorm, no beta": 24,
     "RMSNorm": 24,
+    "GhostBatchNorm": 8,
+    "SwitchableNorm": 8,
+    "SwitchableNorm, channels last": 10,
+    "LocalResponseNorm": 120,  # it has no statistics, and keeps x in their place
 }
 
 

@@ -122,9 +122,11 @@ def test_a_large_number_leaves_no_trace_in_later_windows(backend, inner, rng):
     np.testing.assert_allclose(nn.local_response_norm(x, **options), expected(x, **options), rtol=1e-6)
     for bad in (np.inf, np.nan):
         x[:, 7] = bad
+        with np.errstate(invalid="ignore"):
+            wanted = expected(x, **options)
+        untouched = [c for c in range(30) if not 5 <= c < 10]
         y = nn.local_response_norm(x, **options)
-        touched = slice(5, 10)
-        np.testing.assert_allclose(np.delete(y, touched, 1), np.delete(expected(x, **options), touched, 1), rtol=1e-6)
+        np.testing.assert_allclose(y[:, untouched], wanted[:, untouched], rtol=1e-6)
         dx = nn.local_response_norm_backward(np.ones_like(x), x, **options)
         assert np.isfinite(np.delete(dx, slice(3, 12), 1)).all()
 
