@@ -12,15 +12,15 @@ from numbanorm._arguments import as_array
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_eps, wrong_normalized_shape
 from numbanorm._guests import everywhere
+from numbanorm.layers._exchange import Exchangeable, Paths
 from numbanorm.layers._gradients import Kept
-from numbanorm.layers._layer import Layer
 from numbanorm.norms import layer_norm, rms_norm
 from numbanorm.norms_backward import layer_norm_backward, rms_norm_backward
 
 Array = NDArray[Any]
 
 
-class _TrailingAxes(Layer):
+class _TrailingAxes(Exchangeable):
     """What layer and RMS norm share: parameters over the last axes."""
 
     def __init__(
@@ -80,6 +80,8 @@ class LayerNorm(_TrailingAxes):
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
 
+    _onnx_names: Paths = {"gamma": ("Scale",)}  # noqa: RUF012
+
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...] | list[int],
@@ -132,6 +134,8 @@ class RMSNorm(_TrailingAxes):
     >>> nn.RMSNorm(2)(np.array([3.0, 4.0], np.float32)).round(4)
     array([0.8485, 1.1314], dtype=float32)
     """
+
+    _keras_names: Paths = {"gamma": ("scale",)}  # noqa: RUF012
 
     def __init__(
         self,
