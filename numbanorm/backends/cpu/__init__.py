@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
-from numbanorm.backends.cpu.local_response import local_response, local_response_backward
 from numbanorm.backends.cpu.moments import (
     combine_moments,
     finish_moments,
@@ -20,6 +19,7 @@ from numbanorm.backends.cpu.normalize_backward import (
     norm_groups_backward,
     norm_rows_backward,
 )
+from numbanorm.backends.cpu.response import local_response, local_response_backward
 
 name = "cpu"
 

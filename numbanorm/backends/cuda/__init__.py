@@ -22,6 +22,7 @@ _INSTALL = 'pip install "numbanorm[cuda13]"'
 
 _HOMES = {
     "affine": ("affine_cols", "affine_rows"),
+    "response": ("local_response",),
     "moments": (
         "combine_moments",
         "finish_moments",
@@ -38,7 +39,6 @@ _HOME_OF = {launcher: home for home, launchers in _HOMES.items() for launcher in
 
 #: Launchers of the contract that this backend does not have yet.
 MISSING = (
-    "local_response",
     "local_response_backward",
     "norm_channels_backward",
     "norm_groups_backward",

@@ -7,7 +7,6 @@ as it likes. See :mod:`numbanorm.backends` for the contract.
 from __future__ import annotations
 
 from numbanorm.backends.reference.affine import affine_cols, affine_rows
-from numbanorm.backends.reference.local_response import local_response, local_response_backward
 from numbanorm.backends.reference.moments import (
     combine_moments,
     finish_moments,
@@ -24,6 +23,7 @@ from numbanorm.backends.reference.normalize_backward import (
     norm_groups_backward,
     norm_rows_backward,
 )
+from numbanorm.backends.reference.response import local_response, local_response_backward
 
 name = "reference"
 
