@@ -152,7 +152,8 @@ def local_response_lanes(kind):
             block += size
 
     array, scalars = pointer(kind), (number, number, number, int32)
-    return local_response_lanes, (array, array, int64, int64, *[int32] * 5, *scalars), (THREADS, 8)
+    bounds = THREADS, 6 if compute_kind(kind) == "float64" else 8
+    return local_response_lanes, (array, array, int64, int64, *[int32] * 5, *scalars), bounds
 
 
 @lru_cache(maxsize=1024)
@@ -163,7 +164,7 @@ def _cut(n_lanes: int, n_channels: int, size: int, before: int, itemsize: int, l
     while threads > 1 and numbers * threads > (_jit.DEFAULT_SHARED if threads > 32 else limit):
         threads //= 2
     wanted = max(1, min(-(-ENOUGH // n_lanes), n_channels // max(4 * size, 16)))
-    per_chunk = -(-(-(-n_channels // wanted)) // size) * size
+    per_chunk = -(-n_channels // (wanted * size)) * size
     return threads, numbers * threads, -(-n_channels // per_chunk), per_chunk
 
 
