@@ -41,7 +41,7 @@ def mirrored(dy, x, axis, size, alpha, beta, k, convention):
 
 
 @pytest.mark.parametrize("dtype", oracle.FLOATS)
-@pytest.mark.parametrize("shape", [(2, 7, 3, 4), (3, 40, 1, 1), (1, 5, 6, 30), (50, 8)])
+@pytest.mark.parametrize("shape", [(2, 7, 3, 4), (3, 40, 1, 1), (1, 5, 2, 18), (50, 8)])
 def test_every_layout_and_dtype(backend, dtype, shape, rng):
     x, dy = (as_dtype(rng.standard_normal(shape) * 3, dtype) for _ in range(2))
     for axis in range(-1, len(shape)):
