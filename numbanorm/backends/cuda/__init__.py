@@ -22,7 +22,7 @@ _INSTALL = 'pip install "numbanorm[cuda13]"'
 
 _HOMES = {
     "affine": ("affine_cols", "affine_rows"),
-    "response": ("local_response",),
+    "response": ("local_response", "local_response_backward"),
     "moments": (
         "combine_moments",
         "finish_moments",
@@ -39,7 +39,6 @@ _HOME_OF = {launcher: home for home, launchers in _HOMES.items() for launcher in
 
 #: Launchers of the contract that this backend does not have yet.
 MISSING = (
-    "local_response_backward",
     "norm_channels_backward",
     "norm_groups_backward",
     "norm_rows_backward",

@@ -7,18 +7,20 @@ before a channel, lie in shared memory that no other thread looks at.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import cuda
-from numba.cuda import libdevice, types
+from numba.cuda import types
 
 from numbanorm.backends.cuda import _jit
 from numbanorm.backends.cuda._intrinsics import KEEP, pointer, real, scalar_load, scalar_store
 from numbanorm.backends.cuda._jit import device
 from numbanorm.backends.cuda._launch_norms import MULTIPROCESSORS
 from numbanorm.backends.cuda._norm_arithmetic import RANGES, compute_kind
+from numbanorm.backends.cuda._response_backward import local_response_gradient
+from numbanorm.backends.cuda._response_power import LARGEST, POWERS, power, to_the_power
 from numbanorm.backends.cuda.affine import kind_of
 
 Array = Any
@@ -28,40 +30,6 @@ int32, int64, uint32 = types.int32, types.int64, types.uint32
 THREADS = 128
 #: Threads that keep a device busy; lanes are cut along the channels while there are fewer.
 ENOUGH = MULTIPROCESSORS * 1024
-#: Ways to raise to the power of -beta.
-_POWERS = {0.75: 1, 0.5: 2, 1.0: 3}
-#: Sums of squares below this did not overflow.
-_LARGEST = {"float32": 2.0**120, "float64": 2.0**1000}
-
-
-@device
-def _raised(base, exponent):
-    """``base ** exponent`` in float64, whose own function would not be inlined."""
-    return libdevice.exp2(exponent * libdevice.log2(base))
-
-
-@cache
-def power(kind: str) -> Any:
-    """``base ** -beta``; `way` is an entry of ``_POWERS`` or 0."""
-    number = real(kind)
-    wide = compute_kind(kind) == "float64"
-    rsqrt = libdevice.rsqrt if wide else libdevice.rsqrtf
-    sqrt = libdevice.sqrt if wide else libdevice.fsqrt_rn
-    raised = _raised if wide else libdevice.powf
-    one = number(1)
-
-    @device
-    def power(base, beta, way):
-        if way == 1:
-            root = rsqrt(base)
-            return root * sqrt(root)
-        if way == 2:
-            return rsqrt(base)
-        if way == 3:
-            return one / base
-        return raised(base, -beta)
-
-    return power
 
 
 @_jit.kernel
@@ -74,8 +42,8 @@ def local_response_lanes(kind):
     number, load, store, raised = real(kind), scalar_load(kind, KEEP), scalar_store(kind), power(kind)
     limits = RANGES[compute_kind(kind)]
     down, up, tiny, shadow = (number(v) for v in (limits.down, limits.up, limits.tiny, limits.shadow))
-    largest, zero = number(_LARGEST[compute_kind(kind)]), number(0)
-    to_the = _raised if compute_kind(kind) == "float64" else libdevice.powf
+    largest, zero = number(LARGEST[compute_kind(kind)]), number(0)
+    to_the = to_the_power(kind)
 
     @device
     def slot(channel, before, lane, threads):
@@ -183,7 +151,29 @@ def local_response(x: Array, before: int, after: int, alpha: float, beta: float,
     if x.data.ptr == y.data.ptr:
         n_chunks, per_chunk = 1, n_channels
     counts = (np.int32(v) for v in (n_channels, n_chunks, per_chunk, before, after))
-    scale = number(alpha), number(beta), number(k), np.int32(_POWERS.get(beta, 0))
+    scale = number(alpha), number(beta), number(k), np.int32(POWERS.get(beta, 0))
     grid = -(-n_lanes * n_chunks // threads)
     sizes = np.int64(n_lanes), np.int64(n_inner)
     _jit.run(local_response_lanes(kind), grid, x, y, *sizes, *counts, *scale, shared=shared, threads=threads)
+
+
+def local_response_backward(
+    dy: Array, x: Array, before: int, after: int, alpha: float, beta: float, k: float, dx: Array
+) -> None:
+    """``dx = dy * s**-beta - 2 * alpha * beta * x * sum of dy * x * s**(-beta - 1) over the mirrored window``.
+
+    Moves 3 sizes of x. A lane's channels lie in shared memory: the more there are, the fewer threads.
+    """
+    n_outer, n_channels, n_inner = x.shape
+    before, after = min(before, n_channels - 1), min(after, n_channels - 1)
+    kind = kind_of(x.dtype)
+    number = np.dtype(compute_kind(kind)).type
+    numbers, n_lanes = 2 * (n_channels + before + after), n_outer * n_inner
+    threads = THREADS
+    while threads > 1 and numbers * number(0).itemsize * threads > _jit.shared_limit():
+        threads //= 2
+    counts = np.int64(n_lanes), np.int64(n_inner), *(np.int32(v) for v in (n_channels, before, after))
+    scale = (number(v) for v in (alpha, beta, k, 2 * alpha * beta))
+    shared = numbers * number(0).itemsize * threads
+    way, grid = np.int32(POWERS.get(beta, 0)), -(-n_lanes // threads)
+    _jit.run(local_response_gradient(kind), grid, dy, x, dx, *counts, *scale, way, shared=shared, threads=threads)

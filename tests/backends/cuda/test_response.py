@@ -7,6 +7,7 @@ from numbanorm.backends import reference
 from numbanorm.backends.cuda import _jit, response
 from tests.backends.cuda import compile_checks, host_arrays
 from tests.backends.cuda.test_normalize import sample
+from tests.norms_backward.checks import assert_gradient
 from tests.oracle import FLOATS, assert_normalized
 
 
@@ -54,9 +55,36 @@ def test_a_large_number_leaves_no_trace_in_later_windows(simulator, rng):
     check(x, 2, 2, 1.0, 0.75, 0.0, rtol=2e-6)
 
 
+def gradient(dy, x, before, after, alpha=0.3, beta=0.75, k=1.5, into=None):
+    given = [host_arrays.array(a) for a in (dy, x)]
+    dx = host_arrays.empty(x.shape, x.dtype) if into is None else given[into]
+    response.local_response_backward(*given, before, after, alpha, beta, k, dx)
+    expected = np.empty(x.shape)
+    reference.local_response_backward(dy.astype("f8"), x.astype("f8"), before, after, alpha, beta, k, expected)
+    assert_gradient(host_arrays.as_numpy(dx), expected, scale=0)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(2, 7, 5), (3, 1, 4), (40, 20, 1), (1, 33, 3)])
+@pytest.mark.parametrize("into", [None, 0, 1])
+def test_gradients(every_order, shape, dtype, into):
+    dy, x = (sample(shape, dtype, seed)[0] for seed in (0, 1))
+    for before, after in ((2, 2), (0, 0), (1, 0), (0, 3), (50, 60)):
+        gradient(dy, x, before, after, into=into)
+
+
+def test_gradients_of_large_numbers_and_other_powers(simulator, rng):
+    dy, x = rng.standard_normal((2, 2, 40, 3)).astype("f4")
+    for beta in (0.5, 0.75, 1.0, 0.6):
+        gradient(dy, x, 2, 1, beta=beta)
+        gradient(dy, x * np.float32(1e22 if beta < 1 else 1e20), 2, 1, 1e-4, beta, 1.0)
+        gradient(dy, x * np.float32(1e-12), 2, 1, 1e-4, beta, 1e-35)
+
+
 @pytest.mark.parametrize("kind", FLOATS)
-def test_compiles(kind):
-    kernel = response.local_response_lanes(kind)
+@pytest.mark.parametrize("make", [response.local_response_lanes, response.local_response_gradient])
+def test_compiles(kind, make):
+    kernel = make(kind)
     compiled = compile_checks.check_everywhere(kernel, double=kind == "float64")
     assert max(c.registers for c in compiled.values()) <= (96 if kind == "float64" else 64)
 
