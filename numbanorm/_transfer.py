@@ -37,6 +37,8 @@ _N_OUTPUTS = {
     "norm_channels_backward": 3,
     "affine_rows": 1,
     "affine_cols": 1,
+    "local_response": 1,
+    "local_response_backward": 1,
 }
 
 

@@ -163,6 +163,16 @@ def _batch_norm_nhwc(training: bool) -> Operation:
     )
 
 
+#: Samples of a virtual batch.
+GHOST = 2
+
+
+def _switched(data: Data) -> tuple[Any, ...]:
+    """Operands of a switchable norm; its six weights are the parameters of three channels."""
+    x, gamma, beta, mean, var = data
+    return x, gamma, beta, gamma[:3], beta[:3], mean, var
+
+
 STATISTICS = (
     _mean_var("mean_var_last_axis", "rows", -1),
     _mean_var("mean_var_all_axes", "rows", None),
@@ -285,4 +295,36 @@ GRADIENTS = (
     ),
 )
 
-OPERATIONS = {operation.name: operation for operation in (*STATISTICS, *NORMS, *GRADIENTS)}
+#: Timed when they are asked for by name; torch has a function for the first only.
+VARIANTS = (
+    Operation(
+        "local_response_norm",
+        "images",
+        numbanorm=lambda nn, d: partial(nn.local_response_norm, d.x),
+        numpy=lambda _, d: partial(formulas.numpy_local_response_norm, d.x),
+        torch=lambda torch, d: partial(torch.nn.functional.local_response_norm, d.x, 5),
+    ),
+    Operation(
+        "adaptive_instance_norm",
+        "images",
+        numbanorm=lambda nn, d: partial(nn.adaptive_instance_norm, d.x, d.x[:1]),
+        numpy=lambda _, d: partial(formulas.numpy_adaptive_instance_norm, d.x, d.x[:1]),
+        torch=lambda torch, d: partial(formulas.torch_adaptive_instance_norm, torch, d.x, d.x[:1]),
+    ),
+    Operation(
+        "ghost_batch_norm",
+        "images",
+        numbanorm=lambda nn, d: partial(nn.ghost_batch_norm, *d, virtual_batch_size=GHOST, training=True),
+        numpy=lambda _, d: partial(formulas.in_pieces, np, formulas.numpy_batch_norm, GHOST, *d, axis=(0, 2, 3)),
+        torch=lambda torch, d: partial(formulas.in_pieces, torch, partial(formulas.torch_batch_norm, torch), GHOST, *d),
+    ),
+    Operation(
+        "switchable_norm",
+        "images",
+        numbanorm=lambda nn, d: partial(nn.switchable_norm, *_switched(d), training=True),
+        numpy=lambda _, d: partial(formulas.switchable_norm, np.square, *_switched(d)),
+        torch=lambda torch, d: partial(formulas.switchable_norm, torch.square, *_switched(d)),
+    ),
+)
+
+OPERATIONS = {operation.name: operation for operation in (*STATISTICS, *NORMS, *GRADIENTS, *VARIANTS)}

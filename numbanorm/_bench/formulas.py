@@ -81,3 +81,54 @@ def torch_batch_norm(torch: Any, x: Any, *parameters: Any, training: bool) -> An
 def torch_batch_norm_nhwc(torch: Any, x: Any, *parameters: Any, training: bool) -> Any:
     """The same for an NHWC array, which to torch is an image tensor with the memory format `channels_last`."""
     return torch_batch_norm(torch, x.permute(0, 3, 1, 2), *parameters, training=training).permute(0, 2, 3, 1)
+
+
+def numpy_local_response_norm(x: Array) -> Array:
+    squares = np.pad(np.square(x), ((0, 0), (2, 2), (0, 0), (0, 0)))
+    sums = np.lib.stride_tricks.sliding_window_view(squares, 5, axis=1).sum(-1)
+    return np.asarray(x / (1 + 1e-4 / 5 * sums) ** 0.75)
+
+
+def numpy_adaptive_instance_norm(content: Array, style: Array) -> Array:
+    mean, std = style.mean((2, 3), keepdims=True), np.sqrt(style.var((2, 3), keepdims=True) + 1e-5)
+    return numpy_norm(content, (2, 3), std, mean)
+
+
+def torch_adaptive_instance_norm(torch: Any, content: Any, style: Any) -> Any:
+    var, mean = torch.var_mean(style, (2, 3), correction=0, keepdim=True)
+    return torch.nn.functional.instance_norm(content) * torch.sqrt(var + 1e-5) + mean
+
+
+def in_pieces(library: Any, norm: Any, size: int, x: Any, *parameters: Any, **options: Any) -> Any:
+    """A batch norm in training of pieces of at most `size` samples, as equal as may be."""
+    n, count = len(x), -(-len(x) // size)
+    pieces = (x[n * i // count : n * (i + 1) // count] for i in range(count))
+    return library.concatenate([norm(piece, *parameters, training=True, **options) for piece in pieces])
+
+
+def switchable_norm(
+    square: Any,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    mean_weights: Any,
+    var_weights: Any,
+    running_mean: Any,
+    running_var: Any,
+) -> Any:
+    """The authors' formula, in NumPy or torch."""
+    w, u = ((weights - weights.max()) for weights in (mean_weights, var_weights))
+    w, u = (2.718281828459045**weights for weights in (w, u))
+    w, u = w / w.sum(), u / u.sum()
+    flat = x.reshape(*x.shape[:2], -1)
+    mean = flat.mean(-1)[..., None]
+    var = square(flat - mean).mean(-1)[..., None]
+    power = var + square(mean)
+    layer, batch = mean.mean(1)[:, None], mean.mean(0)[None]
+    layer_var, batch_var = power.mean(1)[:, None] - square(layer), power.mean(0)[None] - square(batch)
+    running_mean += 0.1 * (batch.reshape(-1) - running_mean)
+    running_var += 0.1 * (batch_var.reshape(-1) - running_var)
+    mixed = w[0] * mean + w[1] * layer + w[2] * batch
+    spread = u[0] * var + u[1] * layer_var + u[2] * batch_var
+    y = (flat - mixed) / (spread + 1e-5) ** 0.5 * gamma[:, None] + beta[:, None]
+    return y.reshape(x.shape)

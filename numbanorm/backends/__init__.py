@@ -32,19 +32,22 @@ launcher               what it does
                        the parameters are 3-D and broadcast against x; here the statistics'
                        last dimension is 1
 ``affine_cols``        the same with statistics that vary along the last axis
+``local_response``     x (n_outer, n_channels, n_inner): each channel divided by a power of its
+                       neighbours' sum of squares, over a window of channels
 ``update_running``     running statistics in place: ``(1 - momentum) * old + momentum * new``
 =====================  ====================================================================
 
-and the gradients of three of them, from dy and x of one shape and dtype:
+and the gradients of four of them, from dy and x of one shape and dtype:
 
-==========================  ===============================================================
-launcher                    what it does
-==========================  ===============================================================
-``norm_rows_backward``      dx of ``norm_rows``, dgamma and dbeta per column (or one for all)
-``norm_groups_backward``    dx of ``norm_groups``, dgamma and dbeta per (cyclic) parameter
-``norm_channels_backward``  dx of ``norm_channels``, dgamma and dbeta per channel; with `fixed`
-                            those of statistics that do not depend on x (evaluation)
-==========================  ===============================================================
+===========================  ===============================================================
+launcher                     what it does
+===========================  ===============================================================
+``norm_rows_backward``       dx of ``norm_rows``, dgamma and dbeta per column (or one for all)
+``norm_groups_backward``     dx of ``norm_groups``, dgamma and dbeta per (cyclic) parameter
+``norm_channels_backward``   dx of ``norm_channels``, dgamma and dbeta per channel; with `fixed`
+                             those of statistics that do not depend on x (evaluation)
+``local_response_backward``  dx of ``local_response``
+===========================  ===============================================================
 
 and one from y, so that a caller need not keep x, which the host's backends alone have:
 
@@ -78,6 +81,8 @@ Common arguments:
   less than xhat needs: where statistics are x's own, a launcher takes off the mean of xhat.
   With ``use_mean=False`` mean is not looked at.
 * ``std_eps``: eps where it was added to the standard deviation, else 0.
+* ``before``, ``after``: channels of a window besides its own; cut off at the ends. ``alpha``, ``beta``, ``k`` of
+  ``(k + alpha * sum)**-beta``.
 * ``dx``, ``dgamma``, ``dbeta``: outputs, of length 0 where not wanted; dx may be the memory of dy
   or x; dgamma and dbeta are in the compute dtype and one per parameter.
   Sums over sets are merged in float64, on a device in pairs of the compute dtype, and in a fixed order:
@@ -97,10 +102,12 @@ LAUNCHERS = (
     "norm_channels",
     "affine_rows",
     "affine_cols",
+    "local_response",
     "update_running",
     "norm_rows_backward",
     "norm_groups_backward",
     "norm_channels_backward",
+    "local_response_backward",
 )
 
 #: Launchers of the cpu and reference backends alone.

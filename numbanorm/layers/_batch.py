@@ -140,7 +140,7 @@ class BatchNorm(TrackingLayer):
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, fixed = kept
+        x, mean, rstd, fixed = kept[:4]
         gradients: Gradients = batch_norm_backward(
             dy, x, self.gamma, mean, rstd, training=not fixed, channel_axis=self.channel_axis, out=out
         )

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from numbanorm._arguments import as_array
 from numbanorm._arrays import place_of
-from numbanorm._engine_backward import Gradients
 from numbanorm._guests import everywhere
 
 Array = NDArray[Any]
@@ -30,6 +29,8 @@ class Kept(NamedTuple):
     rstd: Array
     #: Whether the statistics do not depend on x.
     fixed: bool
+    #: What else the gradient of this layer needs.
+    also: tuple[Any, ...] = ()
 
 
 class Differentiable:
@@ -38,8 +39,8 @@ class Differentiable:
     Attributes
     ----------
     grad : dict
-        After :meth:`backward`, the gradients "gamma" and "beta", as far as the layer has these,
-        with their shape and dtype. Each backward replaces them; they are not added up.
+        After :meth:`backward`, the gradients of what the layer learns ("gamma", "beta", ...), as far
+        as it has these, with their shape and dtype. Each backward replaces them; they are not added up.
     requires_grad : bool or None
         Whether calls keep x and its statistics for :meth:`backward`: None (default) means in
         training only, so that evaluation holds no memory.
@@ -51,6 +52,8 @@ class Differentiable:
     beta: Array | None
 
     requires_grad: bool | None = None
+    #: Names of what is learnt, in the order of :meth:`_gradients`.
+    _learnt: tuple[str, ...] = ("gamma", "beta")
     #: What the last call kept, or why there is nothing.
     _kept: Kept | str = _NOTHING_KEPT
 
@@ -68,7 +71,9 @@ class Differentiable:
         """What a norm should return beside y."""
         return "rstd" if self._keeps() else ""
 
-    def _keep(self, x: Array, out: Array | None, statistics: Any, *, fixed: bool = False) -> None:
+    def _keep(
+        self, x: Array, out: Array | None, statistics: Any, *, fixed: bool = False, also: tuple[Any, ...] = ()
+    ) -> None:
         """Remember a call, whose mean and rstd are `statistics`; or nothing, if these are empty."""
         if not statistics:
             self._kept = _NOTHING_KEPT
@@ -76,7 +81,7 @@ class Differentiable:
             self._kept = _OVERWRITTEN
         else:
             mean, rstd = statistics
-            self._kept = Kept(x, mean, rstd, fixed)
+            self._kept = Kept(x, mean, rstd, fixed, also)
 
     @everywhere
     def backward(self, dy: Any, *, out: Array | None = None) -> Array:
@@ -106,15 +111,14 @@ class Differentiable:
         kept = self._kept
         if isinstance(kept, str):
             raise RuntimeError(kept.format(name=type(self).__name__))
-        dx, dgamma, dbeta = self._gradients(as_array(dy, "dy"), kept, out)
+        dx, *gradients = self._gradients(as_array(dy, "dy"), kept, out)
         self._kept = _CALLED_ALREADY
-        pairs = (("gamma", self.gamma, dgamma), ("beta", self.beta, dbeta))
         self.grad = {
             name: gradient.astype(self.dtype, copy=False)
-            for name, parameter, gradient in pairs
-            if parameter is not None and gradient is not None
+            for name, gradient in zip(self._learnt, gradients, strict=True)
+            if getattr(self, name) is not None and gradient is not None
         }
-        return dx
+        return dx  # type: ignore[no-any-return]
 
-    def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
+    def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> tuple[Any, ...]:
         raise NotImplementedError

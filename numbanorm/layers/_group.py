@@ -13,8 +13,8 @@ from numbanorm._arrays import place_of
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_eps, check_groups, wrong_length
 from numbanorm._guests import everywhere
+from numbanorm.layers._exchange import Exchangeable, Paths
 from numbanorm.layers._gradients import Kept
-from numbanorm.layers._layer import Layer
 from numbanorm.norms import group_norm
 from numbanorm.norms._checks import channel_axis_of
 from numbanorm.norms_backward import group_norm_backward
@@ -22,7 +22,7 @@ from numbanorm.norms_backward import group_norm_backward
 Array = NDArray[Any]
 
 
-class GroupNorm(Layer):
+class GroupNorm(Exchangeable):
     """Group normalisation of (N, C, ...); see :func:`numbanorm.group_norm`.
 
     Parameters
@@ -47,6 +47,8 @@ class GroupNorm(Layer):
     >>> nn.GroupNorm(2, 6)
     GroupNorm(2, 6, eps=1e-05, affine=True)
     """
+
+    _onnx_names: Paths = {"beta": ("bias",)}  # noqa: RUF012
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class GroupNorm(Layer):
         return groups.reshape((self.num_groups, -1) if axis == 0 else (-1, self.num_groups))
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, _ = kept
+        x, mean, rstd, _ = kept[:4]
         gradients: Gradients = group_norm_backward(
             dy, x, self.num_groups, self.gamma, mean, rstd, channel_axis=self.channel_axis, out=out
         )

@@ -83,7 +83,7 @@ class _InstanceNorm(TrackingLayer):
         return y[0] if unbatched else y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, fixed = kept
+        x, mean, rstd, fixed = kept[:4]
         unbatched = dy.ndim == self._spatial + 1 and len(x) == 1
         batch, target = (dy[None], None if out is None else out[None]) if unbatched else (dy, out)
         operands = (batch, x, self.gamma, mean, rstd)

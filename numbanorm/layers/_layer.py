@@ -23,6 +23,8 @@ Array = NDArray[Any]
 _KEYS = {
     "gamma": "weight",
     "beta": "bias",
+    "mean_weights": "mean_weight",
+    "var_weights": "var_weight",
     "running_mean": "running_mean",
     "running_var": "running_var",
     "num_batches_tracked": "num_batches_tracked",
@@ -30,7 +32,7 @@ _KEYS = {
 
 
 #: What lives where the layer is.
-_MOVED = ("gamma", "beta", "running_mean", "running_var")
+_MOVED = tuple(name for name in _KEYS if name != "num_batches_tracked")
 
 
 class Layer(Differentiable):
@@ -52,6 +54,9 @@ class Layer(Differentiable):
 
     gamma: Array | None = None
     beta: Array | None = None
+    #: Of :class:`numbanorm.SwitchableNorm` alone.
+    mean_weights: Array | None = None
+    var_weights: Array | None = None
     running_mean: Array | None = None
     running_var: Array | None = None
     num_batches_tracked: Array | None = None
@@ -113,8 +118,8 @@ class Layer(Differentiable):
         return self._brought(np.full(shape, value, self.dtype))
 
     def parameters(self) -> list[Array]:
-        """The learnable arrays themselves: gamma and beta, as far as the layer has them."""
-        return [p for p in (self.gamma, self.beta) if p is not None]
+        """The learnable arrays themselves: gamma, beta, ... as far as the layer has them."""
+        return [p for p in (getattr(self, name) for name in self._learnt) if p is not None]
 
     def num_parameters(self, buffers: bool = False) -> int:
         """Number of learnable values; with `buffers`, running mean and variance count too."""

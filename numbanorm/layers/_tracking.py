@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._errors import check_choice, check_eps, wrong_length
-from numbanorm.layers._layer import Layer
+from numbanorm.layers._exchange import Exchangeable
 from numbanorm.norms._checks import channel_axis_of
 
 Array = NDArray[Any]
 
 
-class TrackingLayer(Layer):
+class TrackingLayer(Exchangeable):
     """What batch and instance norm share: channels and running statistics."""
 
     def __init__(

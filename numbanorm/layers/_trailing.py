@@ -12,15 +12,15 @@ from numbanorm._arguments import as_array
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_choice, check_eps, wrong_normalized_shape
 from numbanorm._guests import everywhere
+from numbanorm.layers._exchange import Exchangeable, Paths
 from numbanorm.layers._gradients import Kept
-from numbanorm.layers._layer import Layer
 from numbanorm.norms import layer_norm, rms_norm
 from numbanorm.norms_backward import layer_norm_backward, rms_norm_backward
 
 Array = NDArray[Any]
 
 
-class _TrailingAxes(Layer):
+class _TrailingAxes(Exchangeable):
     """What layer and RMS norm share: parameters over the last axes."""
 
     def __init__(
@@ -91,6 +91,8 @@ class LayerNorm(_TrailingAxes):
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
 
+    _onnx_names: Paths = {"gamma": ("Scale",)}  # noqa: RUF012
+
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...] | list[int],
@@ -118,7 +120,7 @@ class LayerNorm(_TrailingAxes):
         return self._kept_call(array, out, result, keeps)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, _ = kept
+        x, mean, rstd, _ = kept[:4]
         axes, recompute = self._axes(x), self.keep == "y"
         gradients: Gradients = layer_norm_backward(
             dy, x, self.gamma, mean, rstd, axis=axes, beta=self.beta, recompute=recompute, out=out
@@ -150,6 +152,8 @@ class RMSNorm(_TrailingAxes):
     array([0.8485, 1.1314], dtype=float32)
     """
 
+    _keras_names: Paths = {"gamma": ("scale",)}  # noqa: RUF012
+
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...] | list[int],
@@ -173,7 +177,7 @@ class RMSNorm(_TrailingAxes):
         return self._kept_call(array, out, result, keeps)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, _, rstd, _ = kept
+        x, _, rstd, _ = kept[:4]
         gradients: Gradients = rms_norm_backward(
             dy, x, self.gamma, None, rstd, axis=self._axes(x), recompute=self.keep == "y", out=out
         )

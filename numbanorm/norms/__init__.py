@@ -21,10 +21,34 @@ are taken in float32 (float64 for float64 x).
 
 from __future__ import annotations
 
+from numbanorm.norms._adaptive import adain, adaptive_instance_norm, conditional_instance_norm
 from numbanorm.norms._batch import batch_norm
+from numbanorm.norms._ghost import ghost_batch_norm
 from numbanorm.norms._group import group_norm
 from numbanorm.norms._instance import instance_norm
 from numbanorm.norms._layer import layer_norm, rms_norm
+from numbanorm.norms._local_response import local_response_norm
+from numbanorm.norms._renorm import batch_renorm
+from numbanorm.norms._scaling import l2_normalize, min_max_scale, weight_standardize, z_score
 from numbanorm.norms._standardize import standardize
+from numbanorm.norms._switchable import switchable_norm
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm", "standardize"]
+__all__ = [
+    "adain",
+    "adaptive_instance_norm",
+    "batch_norm",
+    "batch_renorm",
+    "conditional_instance_norm",
+    "ghost_batch_norm",
+    "group_norm",
+    "instance_norm",
+    "l2_normalize",
+    "layer_norm",
+    "local_response_norm",
+    "min_max_scale",
+    "rms_norm",
+    "standardize",
+    "switchable_norm",
+    "weight_standardize",
+    "z_score",
+]

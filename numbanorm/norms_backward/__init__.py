@@ -20,16 +20,30 @@ what the rounding left out is found again on the way.
 
 from __future__ import annotations
 
+from numbanorm.norms_backward._adaptive import (
+    adaptive_instance_norm_backward,
+    conditional_instance_norm_backward,
+)
 from numbanorm.norms_backward._batch import batch_norm_backward
+from numbanorm.norms_backward._ghost import ghost_batch_norm_backward
 from numbanorm.norms_backward._group import group_norm_backward, instance_norm_backward
 from numbanorm.norms_backward._layer import layer_norm_backward, rms_norm_backward
+from numbanorm.norms_backward._local_response import local_response_norm_backward
+from numbanorm.norms_backward._renorm import batch_renorm_backward
 from numbanorm.norms_backward._standardize import standardize_backward
+from numbanorm.norms_backward._switchable import switchable_norm_backward
 
 __all__ = [
+    "adaptive_instance_norm_backward",
     "batch_norm_backward",
+    "batch_renorm_backward",
+    "conditional_instance_norm_backward",
+    "ghost_batch_norm_backward",
     "group_norm_backward",
     "instance_norm_backward",
     "layer_norm_backward",
+    "local_response_norm_backward",
     "rms_norm_backward",
     "standardize_backward",
+    "switchable_norm_backward",
 ]

@@ -169,6 +169,23 @@ def test_mean_var(launcher, n_outer, n_reduce, n_inner, dtype, seed, root, ddof,
         np.testing.assert_allclose(actual.astype(float), expected.astype(float), rtol=1e-6 if x.itemsize > 2 else 1e-2)
 
 
+few = st.sampled_from([1, 2, 5, 17])
+
+
+@given(few, dimension, few, dtypes, seeds, st.integers(0, 80), st.integers(0, 80), st.data())
+def test_local_response(n_outer, n_channels, n_inner, dtype, seed, before, after, data):
+    x, rng = sample((n_outer, n_channels, n_inner), dtype, seed)
+    dy = as_dtype(rng.standard_normal(x.shape), dtype)
+    scale = before, after, 0.3, data.draw(st.sampled_from([0.75, 0.5, 1.0, 0.3])), 1.5
+
+    def output():
+        return [np.full(x.shape, np.nan, x.dtype)]
+
+    for launcher, inputs in (("local_response", (x,)), ("local_response_backward", (dy, x))):
+        ours, theirs = both(launcher, (*inputs, *scale), output)
+        assert_normalized(ours[0], theirs[0].astype(np.float64))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_finish_moments(dtype):
     count, mean, m2 = np.array([4.0, 1.0, 0.0]), np.array([3.0, 2.0, 0.0]), np.array([8.0, 0.0, 0.0])

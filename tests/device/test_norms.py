@@ -22,6 +22,23 @@ NORMS = {
     "batch_norm_evaluation": lambda x, g, b, m, v, **k: nn.batch_norm(x, g, b, m, v, training=False, **k),
     "instance_norm": lambda x, g, b, m, v, **k: nn.instance_norm(x, g, b, **k),
     "group_norm": lambda x, g, b, m, v, **k: nn.group_norm(x, 2, g, b, **k),
+    "adaptive_instance_norm": lambda x, g, b, m, v, **k: nn.adaptive_instance_norm(x, x[:1], **k),
+    "conditional_instance_norm": lambda x, g, b, m, v, **k: nn.conditional_instance_norm(
+        x, g.reshape(1, 4), b.reshape(1, 4), [0] * len(x), **k
+    ),
+    "switchable_norm": lambda x, g, b, m, v, **k: nn.switchable_norm(x, g, b, g[:3], b[:3], m, v, training=True, **k),
+    "switchable_norm_evaluation": lambda x, g, b, m, v, **k: nn.switchable_norm(
+        x, g, b, g[:3], b[:3], m, v, training=False, **k
+    ),
+    "batch_renorm": lambda x, g, b, m, v, **k: nn.batch_renorm(x, g, b, m, v, training=True, **k),
+    "ghost_batch_norm": lambda x, g, b, m, v, **k: nn.ghost_batch_norm(
+        x, g, b, m, v, virtual_batch_size=2, training=True, **k
+    ),
+    "local_response_norm": lambda x, g, b, m, v, **k: nn.local_response_norm(x, 3, alpha=2.0, **k),
+    "z_score": lambda x, g, b, m, v, **k: nn.z_score(x, **k),
+    "min_max_scale": lambda x, g, b, m, v, **k: nn.min_max_scale(x, (0, 2), **k),
+    "l2_normalize": lambda x, g, b, m, v, **k: nn.l2_normalize(x, 1, **k),
+    "weight_standardize": lambda x, g, b, m, v, **k: nn.weight_standardize(x, channel_axis=1, gamma=g, **k),
 }
 norms = pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 SHAPE = (6, 4, 3, 5)
@@ -122,7 +139,9 @@ def test_given_statistics_far_from_zero(place, given, rng):
         np.testing.assert_allclose(place.numpy(actual)[0], expected, rtol=1.2e-7)
 
 
-RETURNING = [name for name in NORMS if name != "standardize"]
+PLAIN = {"standardize", "local_response_norm", "z_score", "min_max_scale", "l2_normalize", "weight_standardize"}
+#: Those whose statistics are float32; a switchable norm's are float64.
+RETURNING = [name for name in NORMS if name not in PLAIN and not name.startswith("switchable")]
 
 
 @pytest.mark.parametrize("norm", [NORMS[name] for name in RETURNING], ids=RETURNING)

@@ -24,6 +24,11 @@ LAYERS = {
     "LayerNorm": lambda **k: nn.LayerNorm((3, 5), **k),
     "LayerNorm, no beta": lambda **k: nn.LayerNorm(5, bias=False, **k),
     "RMSNorm": lambda **k: nn.RMSNorm(5, **k),
+    "BatchRenorm": lambda **k: nn.BatchRenorm(4, r_max=1, d_max=0, **k),
+    "GhostBatchNorm": lambda **k: nn.GhostBatchNorm(4, 1, **k),
+    "SwitchableNorm": lambda **k: nn.SwitchableNorm(4, **k),
+    "SwitchableNorm, channels last": lambda **k: nn.SwitchableNorm(5, affine=False, channel_axis=-1, **k),
+    "LocalResponseNorm": lambda **k: nn.LocalResponseNorm(3, alpha=2.0, **k),
 }
 each_layer = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 SHAPE = (2, 4, 3, 5)
@@ -47,7 +52,7 @@ def test_central_differences(make, training, backend, rng):
     layer(x)
     out = np.full_like(x, np.nan)
     assert layer.backward(dy, out=out) is out
-    parameters = {name: getattr(twin, name) for name in ("gamma", "beta") if getattr(twin, name) is not None}
+    parameters = {name: getattr(twin, name) for name in twin._learnt if getattr(twin, name) is not None}
     assert list(layer.grad) == list(parameters)
 
     def of(name, value):
@@ -132,6 +137,10 @@ SETS = {
     "LayerNorm": 8,
     "LayerNorm, no beta": 24,
     "RMSNorm": 24,
+    "GhostBatchNorm": 8,
+    "SwitchableNorm": 8,
+    "SwitchableNorm, channels last": 10,
+    "LocalResponseNorm": 120,  # it has no statistics, and keeps x in their place
 }
 
 

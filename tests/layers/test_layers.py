@@ -143,6 +143,10 @@ LAYERS = [
     nn.LayerNorm((4, 5)),
     nn.RMSNorm(5),
     nn.GroupNorm(2, 4),
+    nn.BatchRenorm(4),
+    nn.GhostBatchNorm(4, 2),
+    nn.SwitchableNorm(4),
+    nn.LocalResponseNorm(3),
 ]
 
 
@@ -153,9 +157,8 @@ def test_state_passes_through_a_dictionary_and_pickle(layer, rng):
     for parameter in layer.parameters():
         parameter[...] = rng.standard_normal(parameter.shape)
     state = layer.state_dict()
-    assert list(state) == [
-        key for key in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked") if key in state
-    ]
+    keys = ("weight", "bias", "mean_weight", "var_weight", "running_mean", "running_var", "num_batches_tracked")
+    assert list(state) == [key for key in keys if key in state]
     twin = pickle.loads(pickle.dumps(layer))
     for array in state.values():
         array[...] = 0

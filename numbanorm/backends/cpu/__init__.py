@@ -20,6 +20,7 @@ from numbanorm.backends.cpu.normalize_backward import (
     norm_rows_backward,
 )
 from numbanorm.backends.cpu.normalize_from_output import norm_rows_backward_from_output
+from numbanorm.backends.cpu.response import local_response, local_response_backward
 
 name = "cpu"
 
@@ -34,6 +35,8 @@ __all__ = [
     "availability",
     "combine_moments",
     "finish_moments",
+    "local_response",
+    "local_response_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

@@ -22,6 +22,7 @@ _INSTALL = 'pip install "numbanorm[cuda13]"'
 
 _HOMES = {
     "affine": ("affine_cols", "affine_rows"),
+    "response": ("local_response", "local_response_backward"),
     "moments": (
         "combine_moments",
         "finish_moments",

@@ -24,6 +24,7 @@ from numbanorm.backends.reference.normalize_backward import (
     norm_rows_backward,
 )
 from numbanorm.backends.reference.normalize_from_output import norm_rows_backward_from_output
+from numbanorm.backends.reference.response import local_response, local_response_backward
 
 name = "reference"
 
@@ -38,6 +39,8 @@ __all__ = [
     "availability",
     "combine_moments",
     "finish_moments",
+    "local_response",
+    "local_response_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

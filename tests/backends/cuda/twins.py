@@ -160,5 +160,8 @@ class Libdevice:
     fast_fdividef = staticmethod(lambda x, y: np.float32(x) / np.float32(y))
     fdiv_rn = fast_fdividef
     frcp_rn = staticmethod(lambda x: np.float32(1) / np.float32(x))
+    powf = staticmethod(lambda x, y: np.float32(np.float64(x) ** np.float64(y)))
+    exp2 = staticmethod(lambda x: np.exp2(np.float64(x)))
+    log2 = staticmethod(lambda x: np.log2(np.float64(x)))
     fmul_rn = staticmethod(lambda x, y: np.float32(x) * np.float32(y))
     fadd_rn = staticmethod(lambda x, y: np.float32(x) + np.float32(y))

@@ -1,0 +1,222 @@
+"""Scaling of data and of weights: z-scores, ranges, unit length, weight standardisation."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _engine
+from numbanorm._arrays import place_of
+from numbanorm._axes import Axis, canonicalize_axes, canonicalize_axis
+from numbanorm._dtypes import compute_dtype, norm_dtype
+from numbanorm._engine import Scale, checked_scale
+from numbanorm._guests import everywhere
+from numbanorm.norms._checks import channel_parameters, checked_input, other_axes
+from numbanorm.norms._moments import mean_and_var
+
+Array = NDArray[Any]
+
+
+@everywhere
+def z_score(x: Any, axis: Axis = 0, *, ddof: float = 0, out: Any = None) -> Any:
+    """Subtract the mean over `axis` and divide by the standard deviation; equal numbers become 0.
+
+    What scikit-learn's ``StandardScaler`` does to the columns of a table. Unlike
+    :func:`standardize` there is no eps, and a constant column is centred, not divided by zero.
+
+    Parameters
+    ----------
+    x : array_like
+        Floating point, any shape.
+    axis : int, tuple of int or None
+        Axes that share one mean and variance; None means all.
+    ddof : float
+        Delta degrees of freedom of the variance.
+    out : array, optional
+        Where to put the result; x itself is allowed.
+
+    Returns
+    -------
+    array
+        With x's shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating point.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.z_score(np.array([[1.0, 7.0], [3.0, 7.0]]))
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    """
+    array, backend = checked_input(x, out)
+    norm_dtype(array.dtype)
+    axes = canonicalize_axes(axis, array.ndim)
+    place = place_of(array)
+    mean, var = mean_and_var(backend, array, axes)
+    n = prod(array.shape[i] for i in axes)
+    divided = 1.0 if not ddof else float(np.divide(n, max(n - ddof, 0)) if n > ddof else np.nan)
+    var = place.evaluate(lambda v: np.where(v == 0, 1, v * divided), var)
+    scale = checked_scale("z_score", 0.0)
+    y: Array = _engine.apply(backend, array, mean, var, axes, ((), None, None), scale, out=out)[0]
+    return y
+
+
+@everywhere
+def min_max_scale(x: Any, axis: Axis = 0, *, feature_range: tuple[float, float] = (0.0, 1.0), out: Any = None) -> Any:
+    """Map the range of the numbers over `axis` onto `feature_range`; equal numbers become its lower end.
+
+    ``y = (x - min) / (max - min) * (upper - lower) + lower``, as scikit-learn's ``MinMaxScaler``.
+
+    Parameters
+    ----------
+    x : array_like
+        Floating point, any shape; a NaN makes its whole set NaN.
+    axis : int, tuple of int or None
+        Axes that share one range; None means all.
+    feature_range : (float, float)
+        What the least and the largest number become.
+    out : array, optional
+        Where to put the result; x itself is allowed.
+
+    Returns
+    -------
+    array
+        With x's shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating point.
+    ValueError
+        If the lower end is not below the upper one.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.min_max_scale(np.array([[1.0, 7.0], [3.0, 7.0], [5.0, 7.0]]))
+    array([[0. , 0. ],
+           [0.5, 0. ],
+           [1. , 0. ]])
+    """
+    array, backend = checked_input(x, out)
+    norm_dtype(array.dtype)
+    lower, upper = map(float, feature_range)
+    if not lower < upper:
+        raise ValueError(f"feature_range must be (lower, upper) with lower < upper, but got {feature_range}")
+    axes = canonicalize_axes(axis, array.ndim)
+    place = place_of(array)
+    if array.size == 0:
+        y = _engine.normalize(backend, array, axes, ((), None, None), Scale(0.0), out=out)[0]
+        return y
+    least = place.evaluate(lambda a: a.min(axes).astype(np.float64), array)
+    spread = place.evaluate(lambda a, low: a.max(axes).astype(np.float64) - low, array, least)
+    gamma = place.evaluate(lambda s: (upper - lower) / np.where(s == 0, 1, s), spread)
+    one, beta = (place.evaluate(lambda s, v=v: np.full_like(s, v), least) for v in (1.0, lower))
+    kept = other_axes(array.ndim, *axes)
+    y = _engine.apply(backend, array, least, one, axes, (kept, gamma, beta), Scale(0.0), out=out)[0]
+    return y
+
+
+@everywhere
+def l2_normalize(x: Any, axis: Axis = -1, *, eps: float = 1e-12, out: Any = None) -> Any:
+    """Divide by the Euclidean norm over `axis`: ``y = x / sqrt(sum(x**2) + eps**2)``.
+
+    An RMS norm but for a factor of ``sqrt(n)``. ``torch.nn.functional.normalize`` divides by
+    ``max(norm, eps)`` instead, which differs for norms near eps only.
+
+    Parameters
+    ----------
+    x : array_like
+        Floating point, any shape.
+    axis : int, tuple of int or None
+        Axes that share one norm; None means all.
+    eps : float
+        Keeps zeros zero.
+    out : array, optional
+        Where to put the result; x itself is allowed.
+
+    Returns
+    -------
+    array
+        With x's shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If x is not floating point.
+    ValueError
+        If `eps` is negative.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    array, backend = checked_input(x, out)
+    norm_dtype(array.dtype)
+    axes = canonicalize_axes(axis, array.ndim)
+    checked_scale("l2_normalize", eps)
+    n = max(prod(array.shape[i] for i in axes), 1)
+    gamma = place_of(array).constant(n**-0.5, compute_dtype(array.dtype)).reshape(())
+    scale = Scale(float(eps) ** 2 / n, use_mean=False)
+    y: Array = _engine.normalize(backend, array, axes, ((), gamma, None), scale, out=out)[0]
+    return y
+
+
+@everywhere
+def weight_standardize(
+    weight: Any, *, gamma: Any = None, eps: float = 1e-5, channel_axis: int = 0, out: Any = None
+) -> Any:
+    """Weight standardisation (Qiao et al. 2019): the weights of each output channel by themselves.
+
+    ``(w - mean) / sqrt(var + eps) * gamma`` over all axes but that of the output channels. The
+    gradient is :func:`standardize_backward` over the same axes.
+
+    Parameters
+    ----------
+    weight : array_like
+        Of a linear or convolution layer, floating point.
+    gamma : array_like, optional
+        (C,), a gain per output channel; Brock et al. (2021) take ``1 / sqrt(fan_in)``.
+    eps : float
+        Added to the variance. The authors' code adds it to the standard deviation.
+    channel_axis : int
+        Axis of the output channels: 0 in torch, -1 in Keras and flax.
+    out : array, optional
+        Where to put the result; `weight` itself is allowed.
+
+    Returns
+    -------
+    array
+        With the weight's shape and dtype.
+
+    Raises
+    ------
+    TypeError
+        If `weight` is not floating point.
+    ValueError
+        If `eps` is negative, or gamma has another length.
+
+    Examples
+    --------
+    >>> import numpy as np, numbanorm as nn
+    >>> nn.weight_standardize(np.array([[1.0, 3.0], [10.0, 50.0]])).round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+    array, backend = checked_input(weight, out, gamma=gamma)
+    norm_dtype(array.dtype, "weight")
+    axis = canonicalize_axis(channel_axis, array.ndim)
+    parameters = channel_parameters(gamma, None, array.shape[axis], axis)
+    scale = checked_scale("weight_standardize", eps)
+    y: Array = _engine.normalize(backend, array, other_axes(array.ndim, axis), parameters, scale, out=out)[0]
+    return y
