@@ -192,8 +192,8 @@ def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, me
         start = outer * n_reduce * n_inner + col
         tile_moments(x, None, start, n_inner, n_reduce, n_cols, fold, sums, 0, moments[0], moments[1], moments[2])
         for j in range(n_cols):
-            of_column = moments[0, j], moments[1, j], moments[2, j]
-            finish(outer * n_inner + col + j, *of_column, ddof, True, root, mean, var)
+            count, mu, m2 = moments[0, j], moments[1, j], moments[2, j]
+            finish(outer * n_inner + col + j, count, mu, m2, ddof, True, root, mean, var)
 
 
 def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
@@ -218,7 +218,8 @@ def _mean_var_channels_kernel(part, n_parts, x, shape, ddof, root, mean, var):
     """Unit = one channel."""
     n_channels = shape[1]
     for channel in range(n_channels * part // n_parts, n_channels * (part + 1) // n_parts):
-        finish(channel, *channel_moments(x, shape, channel), ddof, True, root, mean, var)
+        count, mu, m2 = channel_moments(x, shape, channel)
+        finish(channel, count, mu, m2, ddof, True, root, mean, var)
 
 
 def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
