@@ -16,7 +16,7 @@ from numbanorm.backends.cpu import (
     _jit,
     _kernels,
     _kernels_backward,
-    _row_sums,
+    _line_sums,
     _sums,
     _sums_backward,
     _write,
@@ -32,7 +32,7 @@ KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if i
 #: The loops that see every element of x.
 LOOPS = (
     _sums.segment_moments,
-    _row_sums.row_moments,
+    _line_sums.sum_lines,
     _sums.column_sums,
     _write.write_segments,
     _write.write_rows,
