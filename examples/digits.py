@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from training import OPTIMIZERS, Array, Linear, cross_entropy, draw, parameters
+from training import OPTIMIZERS, Array, Linear, cross_entropy, draw, parameters, positive
 
 import numbanorm as nn
 from numbanorm._digits import load_digits
@@ -141,8 +141,8 @@ def curve(seed: int, normalized: bool, optimizer: str, epochs: int, tick: Callab
 
 def main(arguments: list[str] | None = None) -> dict[tuple[str, bool], Array]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=positive, default=10)
+    parser.add_argument("--seeds", type=positive, default=5)
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     parser.add_argument("--png", default="digits.png")
     options = parser.parse_args(arguments)

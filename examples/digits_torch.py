@@ -19,6 +19,7 @@ import digits
 import numpy as np
 import torch
 from torch import Tensor, nn
+from training import positive
 
 from numbanorm.torch import replace_norms
 
@@ -89,7 +90,7 @@ def train(model: nn.Module, optimizer: str, epochs: int, seed: int, tick: Callab
 def main(arguments: list[str] | None = None) -> float:
     """Prints losses of both, and returns how far they are apart at most."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=positive, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd")
     parser.add_argument("--channels-last", action="store_true")

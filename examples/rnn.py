@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from training import Adam, Array, Linear, cross_entropy, draw
+from training import Adam, Array, Linear, cross_entropy, draw, positive
 
 import numbanorm as nn
 
@@ -139,8 +139,8 @@ def curve(seed: int, normalized: bool, rate: float, epochs: int, tick: Callable[
 
 def main(arguments: list[str] | None = None) -> dict[tuple[str, Any], Array]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=positive, default=20)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--rates", nargs="+", type=float, default=[0.003, 0.01])
     parser.add_argument("--png", default="rnn.png")
     options = parser.parse_args(arguments)

@@ -6,6 +6,7 @@ dictionary ``grad`` with the same names: numbanorm's layers, and those written o
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+def positive(text: str) -> int:
+    """A number of epochs or seeds, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
+    return number
 
 
 class Linear:

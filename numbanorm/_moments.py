@@ -192,7 +192,7 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None
     TypeError
         If x's dtype has no mean (complex, object, string, datetime, structured).
     ValueError
-        If a weight is negative or not finite.
+        If a weight is negative or above 1e290.
     numpy.exceptions.AxisError
         If `axis` is out of bounds.
 

@@ -15,6 +15,8 @@ from numbanorm._reduction import Weights
 
 Array = NDArray[Any]
 
+#: Greatest weight, so that sums of weights are finite.
+LARGEST = 1e290
 POLICIES = ("propagate", "omit", "raise")
 
 
@@ -68,13 +70,16 @@ class Selection(NamedTuple):
     def check(self, x: Array, count: Array, mean: Array) -> None:
         """Raise for NaN where they are not welcome, and for sets whose weights are all zero."""
         place = _arrays.place_of(x)
-        if self.weights is not None and self.where is None and not self.omits and not place.to_host(count).all():
-            raise ValueError("weights are zero for all elements of a set, which has no mean then; leave the set out")
+        weighted = self.weights is not None and self.where is None and not self.omits and x.size > 0
+        if weighted and not place.to_host(count).all():
+            raise ValueError("weights are zero for all elements of a set, which has no mean then; leave it out")
         if self.nan_policy != "raise" or not is_float(x.dtype) or not np.isnan(place.to_host(mean)).any():
             return  # a NaN among the numbers makes the mean one
         there = np.isnan(place.to_host(x))
         if self.where is not None:
             there &= place.to_host(as_mask(self.where, x.shape))
+        if self.weights is not None:
+            there &= place.to_host(_as_weights(self.weights, x.shape)) > 0
         if there.any():
             raise ValueError(f"x has NaN at {_first(there)}; nan_policy='omit' leaves NaN out")
 
@@ -87,10 +92,10 @@ def _as_weights(weights: Any, shape: tuple[int, ...]) -> Array:
             raise unsupported_dtype("weights", array.dtype)
         array = array.astype(np.float64)
     numbers = _arrays.place_of(array).to_host(array)
-    wrong = ~((numbers >= 0) & np.isfinite(numbers))
+    wrong = ~((numbers >= 0) & (numbers <= LARGEST))
     if wrong.any():
         at = _first(wrong)
-        raise ValueError(f"weights must be non-negative and finite, but weights{list(at)} is {numbers[at]}")
+        raise ValueError(f"weights must lie between 0 and {LARGEST:g}, but weights{list(at)} is {numbers[at]}")
     try:
         return np.broadcast_to(array, shape)
     except ValueError:

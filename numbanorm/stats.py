@@ -96,7 +96,7 @@ def mean_var(
         masked array, or if `where` is not boolean.
     ValueError
         If both `ddof` and `correction` are given, an axis occurs twice, a shape of `where`,
-        `weights` or `out` does not fit, a weight is negative or not finite, all weights of a
+        `weights` or `out` does not fit, a weight is negative or above 1e290, all weights of a
         set are zero, or there is a NaN where `nan_policy` is "raise".
     numpy.exceptions.AxisError
         If `axis` is out of bounds.

@@ -85,7 +85,7 @@ def test_what_counts_nothing_may_be_anything(backend):
 @pytest.mark.parametrize(
     ("weights", "error", "text"),
     [
-        ([1, -2], ValueError, r"non-negative and finite, but weights\[1\] is -2"),
+        ([1, -2], ValueError, r"between 0 and 1e\+290, but weights\[1\] is -2"),
         ([1, np.nan], ValueError, r"weights\[1\] is nan"),
         ([1, np.inf], ValueError, r"weights\[1\] is inf"),
         ([0, 0], ValueError, "zero for all elements of a set"),
@@ -146,6 +146,23 @@ def test_unwelcome_nan_are_named():
         nn.mean(x, nan_policy="skip")
     infinite = np.array([np.inf, -np.inf])
     assert np.isnan(nn.mean(infinite, nan_policy="raise"))  # NaN of infinities, not of NaN
+
+
+def test_nan_that_count_nothing_are_welcome():
+    x = np.array([np.nan, 1, np.nan])
+    assert nn.mean(x, weights=[0, 1, 0], nan_policy="raise") == 1
+    with pytest.raises(ValueError, match=r"x has NaN at \(2,\)"):
+        nn.mean(x, weights=[0, 1, 1], nan_policy="raise")
+    assert np.isnan(nn.mean(np.array([np.nan, np.inf, -np.inf]), weights=[0, 1, 1], nan_policy="raise"))
+
+
+def test_no_weights_at_all_and_too_much_of_them():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, as without weights
+        assert np.isnan(nn.mean(np.zeros((0, 3)), 0, weights=np.zeros((0, 3)))).all()
+    with pytest.raises(ValueError, match=r"weights\[0\] is 1e\+308"):
+        nn.mean(np.arange(4.0), weights=[1e308] * 4)
+    assert nn.mean(np.arange(4.0), weights=[1e290] * 4) == 1.5
 
 
 def test_whole_numbers_have_no_nan(backend):

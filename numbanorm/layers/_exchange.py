@@ -8,10 +8,11 @@ flax      params: scale, bias; batch_stats: mean, var         attributes: the sa
 ONNX      scale, B, input_mean, input_var                     attributes: the same
 ========  ==================================================  =======================
 
-Arrays are copied as they are: evaluation gives what it gave over there, and a round trip is
-exact. What is converted is how training goes on. All three give the momentum of the *old*
-statistics, ours is ``1 - momentum`` (in decimal arithmetic, so 0.9 is 0.1 and back again);
-all three track the *biased* variance, and so does a layer that has loaded their state.
+Arrays are copied as they are: evaluation gives what it gave over there, and their round trip is
+exact (that of a momentum of more than some fifteen digits may change its last one). What is
+converted is how training goes on. All three give the momentum of the *old* statistics, ours is
+``1 - momentum`` (in decimal arithmetic, so 0.9 is 0.1 and back again); all three track the
+*biased* variance, and so does a layer that has loaded their state.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def local_response_norm(
 
     Notes
     -----
-    Sums are in float64 and only ever add, so they neither drift nor overflow, and an infinite
-    number spoils its own windows only.
+    Sums are in float64 and only ever add, so they do not drift, and an infinite number spoils
+    its own windows only. Squares of float64 numbers above 1e150 overflow, which gives zeros.
 
     Examples
     --------

@@ -15,8 +15,8 @@ What follows torch, and what does not:
 
 * dtype: y has x's, parameters may have any; sums and parameters are in float32 (float64 for float64).
   That holds under autocast too, where torch gives float32 for some norms on CUDA.
-* Memory format: y and dx lie as x does. Running statistics are updated in place, as torch's, but
-  are right far from zero as well.
+* Memory format: y lies as torch's does: contiguous, or channels last as x in norms of channels.
+* Running statistics are updated in place, as torch's, but are right far from zero as well.
 * A second derivative (``create_graph=True``) is composed of torch's operations, and so can be
   differentiated any number of times.
 * Left to torch's own ``forward``, silently and with torch's errors: whatever does not fit (ranks,

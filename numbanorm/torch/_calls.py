@@ -48,8 +48,12 @@ class Call(Protocol):
     def eps(self) -> float:
         """Added to the variance."""
 
-    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool) -> Any:
-        """y, or with `stats` y, mean and rstd."""
+    @property
+    def channels(self) -> bool:
+        """Whether axis 1 of x are channels, which torch may store last."""
+
+    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool, out: Any = None) -> Any:
+        """y, or with `stats` y, mean and rstd; y in `out` if that is given."""
 
     def backward(self, dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any) -> tuple[Any, Any, Any]:
         """dx, dgamma, dbeta."""
@@ -64,8 +68,12 @@ class LayerCall(NamedTuple):
     axes: Axes
     eps: float
 
-    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool) -> Any:
-        return layer_norm(x, gamma, beta, axis=self.axes, eps=self.eps, return_stats=stats)
+    @property
+    def channels(self) -> bool:
+        return False
+
+    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool, out: Any = None) -> Any:
+        return layer_norm(x, gamma, beta, axis=self.axes, eps=self.eps, return_stats=stats, out=out)
 
     def backward(self, dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any) -> Any:
         return layer_norm_backward(dy, x, gamma, mean, rstd, axis=self.axes)
@@ -81,8 +89,12 @@ class RMSCall(NamedTuple):
     axes: Axes
     eps: float
 
-    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool) -> Any:
-        return rms_norm(x, gamma, axis=self.axes, eps=self.eps, return_stats=stats)
+    @property
+    def channels(self) -> bool:
+        return False
+
+    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool, out: Any = None) -> Any:
+        return rms_norm(x, gamma, axis=self.axes, eps=self.eps, return_stats=stats, out=out)
 
     def backward(self, dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any) -> Any:
         return rms_norm_backward(dy, x, gamma, None, rstd, axis=self.axes)
@@ -97,8 +109,12 @@ class GroupCall(NamedTuple):
     num_groups: int
     eps: float
 
-    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool) -> Any:
-        return group_norm(x, self.num_groups, gamma, beta, eps=self.eps, return_stats=stats)
+    @property
+    def channels(self) -> bool:
+        return True
+
+    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool, out: Any = None) -> Any:
+        return group_norm(x, self.num_groups, gamma, beta, eps=self.eps, return_stats=stats, out=out)
 
     def backward(self, dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any) -> Any:
         return group_norm_backward(dy, x, self.num_groups, gamma, mean, rstd)
@@ -117,10 +133,23 @@ class BatchCall(NamedTuple):
     momentum: float
     eps: float
 
-    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool) -> Any:
+    @property
+    def channels(self) -> bool:
+        return True
+
+    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool, out: Any = None) -> Any:
         running_mean, running_var, training, momentum, eps = self
         return batch_norm(
-            x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps, return_stats=stats
+            x,
+            gamma,
+            beta,
+            running_mean,
+            running_var,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+            return_stats=stats,
+            out=out,
         )
 
     def backward(self, dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any) -> Any:
@@ -140,11 +169,15 @@ class InstanceCall(NamedTuple):
     eps: float
 
     @property
+    def channels(self) -> bool:
+        return True
+
+    @property
     def _fixed(self) -> bool:
         return not self.training and self.running_mean is not None
 
-    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool) -> Any:
-        result = _instance_norm(x, gamma, beta, *self, "rstd" if stats else "")
+    def forward(self, x: Any, gamma: Any, beta: Any, stats: bool, out: Any = None) -> Any:
+        result = _instance_norm(x, gamma, beta, *self, "rstd" if stats else "", out)
         return result if stats else result[0]
 
     def backward(self, dy: Any, x: Any, gamma: Any, mean: Any, rstd: Any) -> Any:
@@ -167,9 +200,10 @@ def _instance_norm(
     momentum: float,
     eps: float,
     want: str,
+    out: Any,
 ) -> tuple[Any, ...]:
     """What layers call, for tensors on a device too."""
     settings = BatchNormSettings(momentum, eps, 1, biased=False)
     return tracked_instance_norm(
-        x, gamma, beta, running_mean, running_var, training=training, settings=settings, out=None, want=want
+        x, gamma, beta, running_mean, running_var, training=training, settings=settings, out=out, want=want
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from numbanorm.torch._calls import Call
-from numbanorm.torch._tensors import array_of, tensor_like, tensor_of
+from numbanorm.torch._tensors import array_of, is_batched, layout_of, tensor_of
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -20,7 +20,15 @@ def normalize(call: Call, x: Tensor, weight: Tensor | None, bias: Tensor | None)
     ):
         y: Tensor = Normalization.apply(x, weight, bias, call)
         return y
-    return tensor_like(call.forward(array_of(x), array_of(weight), array_of(bias), False), x)
+    return _forward(call, x, weight, bias, False)
+
+
+def _forward(call: Call, x: Tensor, weight: Tensor | None, bias: Tensor | None, stats: bool) -> Any:
+    """y, or with `stats` y, mean and rstd; y is no view, so that it may be modified."""
+    out = layout_of(x, channels=call.channels)
+    result = call.forward(array_of(x), array_of(weight), array_of(bias), stats, array_of(out))
+    y = out if out is not None else tensor_of(result[0] if stats else result)
+    return (y, tensor_of(result[1]), tensor_of(result[2])) if stats else y
 
 
 class Normalization(torch.autograd.Function):
@@ -29,22 +37,21 @@ class Normalization(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, call: Call) -> Tensor:
         """y."""
-        y, mean, rstd = call.forward(array_of(x), array_of(weight), array_of(bias), True)
+        y, mean, rstd = _forward(call, x, weight, bias, True)
         ctx.call = call
-        ctx.save_for_backward(x, weight, tensor_of(mean), tensor_of(rstd))
-        return tensor_like(y, x)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight and bias, as far as these are needed; torch casts them to their dtypes."""
         x, weight, mean, rstd = ctx.saved_tensors
         needs_dx, needs_dgamma, needs_dbeta, _ = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # create_graph
+        if torch.is_grad_enabled() or is_batched(dy):  # create_graph, is_grads_batched
             dx, dgamma, dbeta = differentiable(ctx.call, dy, x, weight, mean, rstd)
         else:
             operands = array_of(dy), array_of(x), array_of(weight), array_of(mean), array_of(rstd)
-            dx, dgamma, dbeta = ctx.call.backward(*operands)
-            dx, dgamma, dbeta = tensor_like(dx, x), tensor_of(dgamma), tensor_of(dbeta)
+            dx, dgamma, dbeta = map(tensor_of, ctx.call.backward(*operands))
         return dx if needs_dx else None, dgamma if needs_dgamma else None, dbeta if needs_dbeta else None, None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from types import NoneType
@@ -56,11 +57,17 @@ def _bfloat16() -> np.dtype[Any]:
         ) from error
 
 
+#: Whether torch runs a gradient once for many dy: ``is_grads_batched``, and jacobians by it.
+is_batched: Callable[[Tensor], bool] = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda tensor: False)
+
+
 def array_of(tensor: Tensor | None) -> Any:
     """A tensor as the public functions take it: NumPy's on the CPU, itself without its history on a device."""
     if tensor is None:
         return None
     tensor = tensor.detach()
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
     if not tensor.is_cpu:
         return tensor
     if tensor.dtype is torch.bfloat16:  # which NumPy has not
@@ -77,15 +84,18 @@ def tensor_of(array: Any) -> Tensor | None:
     return torch.from_numpy(array)
 
 
-def tensor_like(array: Any, x: Tensor) -> Tensor:
-    """:func:`tensor_of` for a y or dx of x.
+def layout_of(x: Tensor, *, channels: bool) -> Tensor | None:
+    """Where to put y so that it lies as torch's does, or None where ours does by itself.
 
-    Strides along axes of length 1 mean nothing to NumPy; from them torch guesses the memory format.
+    torch keeps channels-last in norms of channels; all other results are contiguous, whatever x is.
     """
-    tensor = tensor_of(array)
-    assert tensor is not None
-    if tensor.stride() == x.stride():
-        return tensor
-    wanted = torch.empty_like(x, device="meta").stride()
-    same = all(n == 1 or a == b for n, a, b in zip(x.shape, tensor.stride(), wanted, strict=True))
-    return tensor.as_strided(x.shape, wanted) if same else tensor
+    if x.is_contiguous():
+        return None
+    last = _CHANNELS_LAST.get(x.ndim) if channels else None
+    if last is None or not x.is_contiguous(memory_format=last):
+        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    # Strides along axes of length 1 mean nothing to NumPy; from them torch guesses the memory format.
+    return torch.empty_like(x, memory_format=last) if 1 in x.shape else None
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -107,7 +107,8 @@ def test_layouts(name, training, rng, calls):
                 for a, e in zip(actual, expected, strict=True):
                     assert_close(a, e, torch.float32, 3.0)
         y, dx, *_ = step(copy.deepcopy(ours), last, dy)
-        assert y.stride() == dx.stride() == last.stride()
+        assert y.stride() == last.stride()
+        assert dx.is_contiguous(memory_format=torch.channels_last)
         for a, e in zip(
             step(copy.deepcopy(ours), x, torch.ones(()).expand(shape)),
             step(copy.deepcopy(theirs), x, torch.ones(shape)),
@@ -168,6 +169,59 @@ def test_results_outlive_the_call_and_may_be_overwritten(rng):
         for _ in range(3):
             norm(x.detach() + 1)
         assert torch.equal(kept, copied)
+
+
+LAYOUTS = {
+    "pooled": (lambda: torch.nn.BatchNorm2d(5), lambda x: x.mean((2, 3), keepdim=True), (2, 5, 3, 4)),
+    "last token": (lambda: torch.nn.LayerNorm(6), lambda x: x[:, -1], (4, 7, 6)),
+    "one token": (lambda: torch.nn.LayerNorm(6), lambda x: x[:, -1:], (4, 7, 6)),
+    "transposed": (lambda: torch.nn.LayerNorm(6), lambda x: x.transpose(1, 2), (2, 6, 5)),
+    "swapped": (lambda: torch.nn.RMSNorm(6), lambda x: x.transpose(0, 1), (3, 4, 6)),
+    "expanded": (lambda: torch.nn.LayerNorm(7), lambda x: x[:1].expand(4, 5, 7), (4, 5, 7)),
+    "channels last": (
+        lambda: torch.nn.BatchNorm2d(4),
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        (2, 4, 3, 5),
+    ),
+    "one row": (
+        lambda: torch.nn.GroupNorm(2, 4),
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        (2, 4, 1, 5),
+    ),
+    "channel expanded": (lambda: torch.nn.BatchNorm2d(6), lambda x: x[:, :1].expand(4, 6, 5, 7), (4, 6, 5, 7)),
+}
+
+
+@pytest.mark.parametrize(("make", "view", "shape"), LAYOUTS.values(), ids=LAYOUTS)
+def test_y_lies_as_torchs_and_may_be_modified(make, view, shape, rng):
+    theirs = make()
+    ours = nt.replace_norms(copy.deepcopy(theirs))
+    results, gradients = [], []
+    x = normal(rng, shape)
+    for norm in (theirs, ours):
+        leaf = x.clone().requires_grad_()
+        y = norm(view(leaf))
+        results.append(y)
+        y += 1
+        y.relu_().square().sum().backward()
+        gradients.append(leaf.grad)
+    assert results[0].is_contiguous() == results[1].is_contiguous()
+    if results[0].is_contiguous():
+        assert results[1].view(-1).shape == results[0].view(-1).shape
+    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+
+
+def test_batched_gradients_and_negative_tensors(rng):
+    norm = nt.LayerNorm(6)
+    theirs = torch.nn.LayerNorm(6)
+    x, several = normal(rng, (2, 6)).requires_grad_(), normal(rng, (3, 2, 6))
+    batched = [torch.autograd.grad(layer(x), x, several, is_grads_batched=True)[0] for layer in (norm, theirs)]
+    torch.testing.assert_close(*batched, rtol=1e-5, atol=1e-6)
+    negative = torch.complex(normal(rng, (2, 6)), normal(rng, (2, 6))).conj().imag
+    assert negative.is_neg()
+    gradients = [torch.autograd.grad(layer(x), x, negative)[0] for layer in (norm, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
 def test_changing_x_in_place_before_backward_is_an_error(rng):
