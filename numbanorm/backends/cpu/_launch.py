@@ -37,6 +37,8 @@ BATCH = 64
 SHORTEST_COLUMN = 64
 #: Columns whose running sums stay in L1 together.
 TILE = 1024
+#: Columns of a tile at least, where that would make more tiles.
+NARROWEST = 64
 #: Narrow matrices are read as if this many columns wide, several rows at a time.
 WIDE = 256
 #: Bytes of channels that stay in L2 between their statistics and their normalisation.
@@ -75,6 +77,12 @@ def n_column_splits(n_units: int, n_rows: int, n_elements: int) -> int:
         return 1
     wanted = -(-MAX_PARTS // (2 * n_units))
     return max(1, min(wanted, n_rows // SHORTEST_COLUMN))
+
+
+def n_whole_tiles(n_inner: int, n_elements: int, n_bytes: int) -> int:
+    """Tiles of whole columns: more than their sums need where x is in cache, so that there are parts without merges."""
+    n_tiles = -(-n_inner // TILE)
+    return max(n_tiles, min(n_inner // NARROWEST, n_elements // PART)) if n_bytes <= CHANNEL_BYTES else n_tiles
 
 
 def fold(n_reduce: int, n_inner: int) -> int:

@@ -64,53 +64,26 @@ def _block_sums(x, start, length, shift):
 
 
 @spliced
-def row_moments(x, start, n, length, scratch, statistics):
-    """Mean and m2 of n rows of x from x[start] on, to statistics (2, n).
+def row_moments(x, start, n, length, like, statistics):
+    """Mean and m2 of n rows of x from x[start] on, to statistics (2, n); sums in the dtype of `like`.
 
-    For rows of one block a step is done for all rows before the next one, so that a row need
-    not wait for the sums of the one before. `scratch` (3, n) has the compute dtype.
+    Block by block, each about the mean of those before it.
     """
-    if QUICK_FROM <= length <= QUICK_BLOCK:
-        _one_block_rows(x, start, n, length, scratch, statistics)
-        return
     for k in range(n):
         first = start + k * length
-        if length < QUICK_FROM:
-            # Checking sums in float32 would cost as much as summing in float64.
-            _, statistics[0, k], statistics[1, k] = segment_moments(x, first, first + length)
-        else:
-            _, statistics[0, k], statistics[1, k] = _long_row(x, first, first + length, scratch)
-
-
-@spliced
-def _one_block_rows(x, start, n, length, scratch, statistics):
-    for k in range(n):
-        scratch[0, k] = first_mean(x, start + k * length, scratch[0, k])
-    for k in range(n):
-        scratch[1, k], scratch[2, k] = _block_sums(x, start + k * length, length, scratch[0, k])
-    count = np.float64(length)
-    for k in range(n):
-        sums = np.float64(scratch[0, k]), np.float64(scratch[1, k]), np.float64(scratch[2, k])
-        _, statistics[0, k], statistics[1, k] = block_moments(count, *sums)
-    for k in range(n):
-        if not is_trustworthy(np.float64(scratch[2, k]), statistics[1, k]):
-            first = start + k * length
-            _, statistics[0, k], statistics[1, k] = segment_moments(x, first, first + length)
-
-
-@spliced
-def _long_row(x, start, stop, scratch):
-    """Moments of x[start:stop] block by block, each about the mean of those before it."""
-    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
-    shift = first_mean(x, start, scratch[0, 0])
-    for lower in range(start, stop, QUICK_BLOCK):
-        upper = min(lower + QUICK_BLOCK, stop)
-        total, squares = _block_sums(x, lower, upper - lower, shift)
-        count_b, mean_b, m2_b = block_moments(
-            np.float64(upper - lower), np.float64(shift), np.float64(total), np.float64(squares)
-        )
-        if not is_trustworthy(np.float64(squares), m2_b):
-            count_b, mean_b, m2_b = segment_moments(x, lower, upper)
-        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
-        shift = type(shift)(mean)
-    return count, mean, m2
+        count, mean, m2, all_squares = np.float64(0), np.float64(0), np.float64(0), np.float64(0)
+        if length >= QUICK_FROM:
+            shift = first_mean(x, first, like[0, 0])
+            for lower in range(first, first + length, QUICK_BLOCK):
+                size = min(QUICK_BLOCK, first + length - lower)
+                total, squares = _block_sums(x, lower, size, shift)
+                all_squares += np.float64(squares)
+                sums = np.float64(shift), np.float64(total), np.float64(squares)
+                count_b, mean_b, m2_b = block_moments(np.float64(size), *sums)
+                count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
+                shift = type(shift)(mean)
+        # Not for short rows either: checking their sums would cost as much as summing in float64.
+        if not is_trustworthy(all_squares, m2):
+            _, mean, m2 = segment_moments(x, first, first + length)
+        statistics[0, k] = mean
+        statistics[1, k] = m2

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import (
+    CHANNEL_BYTES,
     MAX_PARTS,
     SERIAL_BELOW,
     SHORT_SEGMENT,
@@ -18,6 +19,7 @@ from numbanorm.backends.cpu._launch import (
     n_column_splits,
     n_parts,
     n_splits,
+    n_whole_tiles,
 )
 from numbanorm.backends.cpu._sums import (
     channel_moments,
@@ -199,13 +201,12 @@ def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, me
 def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
     """Mean and variance (or standard deviation) of x (n_outer, n_reduce, n_inner) over the middle; reads x once."""
     n_outer, n_reduce, n_inner = x.shape
-    n_tiles, rows_at_once = -(-n_inner // TILE), fold(n_reduce, n_inner)
-    if (
-        mean.itemsize > 2
-        and var.itemsize > 2
-        and n_column_splits(n_outer * n_tiles, n_reduce // rows_at_once, x.size) == 1
-    ):
-        parts, outputs = n_parts(n_outer * n_tiles, x.size), (flat_output(mean), flat_output(var))
+    n_tiles, rows_at_once = n_whole_tiles(n_inner, x.size, x.nbytes), fold(n_reduce, n_inner)
+    units = n_outer * n_tiles
+    whole = rows_at_once == 1 and n_tiles > 1 and x.nbytes <= CHANNEL_BYTES
+    whole = whole or n_column_splits(units, n_reduce // rows_at_once, x.size) == 1
+    if whole and mean.itemsize > 2 and var.itemsize > 2:
+        parts, outputs = n_parts(units, x.size), (flat_output(mean), flat_output(var))
         _mean_var_cols_kernel(parts, flat_input(x), x.shape, rows_at_once, n_tiles, float(ddof), root, *outputs)
         return
     count, mu, m2 = np.empty((3, n_outer, n_inner))
