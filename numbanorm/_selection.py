@@ -91,7 +91,7 @@ def _as_weights(weights: Any, shape: tuple[int, ...]) -> Array:
         if array.dtype.kind not in "iub":
             raise unsupported_dtype("weights", array.dtype)
         array = array.astype(np.float64)
-    numbers = _arrays.place_of(array).to_host(array)
+    numbers = _arrays.place_of(array).to_host(array).astype(np.float64, copy=False)
     wrong = ~((numbers >= 0) & (numbers <= LARGEST))
     if wrong.any():
         at = _first(wrong)

@@ -112,22 +112,26 @@ def groups_kernel(part, n_parts, dy, x, n_inner, n_channels, batch, gamma, mean,
         for k in range(n):
             high, scaling = gamma.dtype.type(load(mean, row + k)), gamma.dtype.type(load(rstd, row + k))
             total, product, offset = np.float64(0), np.float64(0), np.float64(0)
+            segment = (row + k) * n_channels
+            parameter = segment % gamma.size
             for c in range(n_channels):
-                segment = (row + k) * n_channels + c
-                start = segment * n_inner
+                start = (segment + c) * n_inner
                 t, p, o = gradient_sums(dy, x, start, start + n_inner, high, scaling, operands)
                 segments[0, c], segments[1, c] = t, p
-                factor = np.float64(load(gamma, segment % gamma.size))
+                operands[3, k * n_channels + c] = load(gamma, parameter)
+                factor = np.float64(load(gamma, parameter))
                 total, product, offset = total + t * factor, product + p * factor, offset + o
+                parameter = parameter + 1 if parameter + 1 < gamma.size else 0
+            first, factor = k * n_channels, operands[3, k * n_channels]
             of_row = total, product, offset
-            for c in range(n_channels):
-                segment = (row + k) * n_channels + c
-                factor = load(gamma, segment % gamma.size)
-                at = k * n_channels + c
-                low = set_operands(at, np.float64(n_cols), of_row, high, load(rstd, row + k), factor, scale, operands)
-                if sums.size:
-                    sums[0, segment] = segments[1, c] - low * segments[0, c]
-                    sums[1, segment] = segments[0, c]
+            low = set_operands(first, np.float64(n_cols), of_row, high, load(rstd, row + k), factor, scale, operands)
+            for c in range(1, n_channels):
+                for i in (0, 1, 2, 4, 5):
+                    operands[i, first + c] = operands[i, first]
+            if sums.size:
+                for c in range(n_channels):
+                    sums[0, segment + c] = segments[1, c] - low * segments[0, c]
+                    sums[1, segment + c] = segments[0, c]
         if dx.size:
             write_segment_gradients(dy, x, row * n_cols, n * n_channels, n_inner, operands, 0, dx, past_caches)
     settle()

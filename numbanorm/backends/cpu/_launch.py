@@ -79,15 +79,25 @@ def n_column_splits(n_units: int, n_rows: int, n_elements: int) -> int:
     return max(1, min(wanted, n_rows // SHORTEST_COLUMN))
 
 
-def n_whole_tiles(n_inner: int, n_elements: int, n_bytes: int) -> int:
-    """Tiles of whole columns: more than their sums need where x is in cache, so that there are parts without merges."""
-    n_tiles = -(-n_inner // TILE)
-    return max(n_tiles, min(n_inner // NARROWEST, n_elements // PART)) if n_bytes <= CHANNEL_BYTES else n_tiles
-
-
 def fold(n_reduce: int, n_inner: int) -> int:
     """Rows of a narrow matrix (n_reduce, n_inner) to read as one wide row."""
     return max(1, min(WIDE // n_inner, n_reduce))
+
+
+@lru_cache(maxsize=1024)
+def column_cut(shape: tuple[int, int, int], itemsize: int) -> tuple[int, int, int]:
+    """(rows read as one, tiles of columns, pieces of rows) for sums over the middle axis.
+
+    An x that stays in cache is cut into more tiles than its sums need, so that there are parts
+    enough without pieces, which would have to be merged.
+    """
+    n_outer, n_reduce, n_inner = shape
+    size = n_outer * n_reduce * n_inner
+    at_once, n_tiles = fold(n_reduce, n_inner), -(-n_inner // TILE)
+    whole = min(n_inner // NARROWEST, size // PART)
+    if size * itemsize <= CHANNEL_BYTES and at_once == 1 and whole > 1:
+        return 1, max(n_tiles, whole), 1
+    return at_once, n_tiles, n_column_splits(n_outer * n_tiles, n_reduce // at_once, size)
 
 
 def rows_at_once(n_cols: int) -> int:

@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import (
-    CHANNEL_BYTES,
     MAX_PARTS,
     SERIAL_BELOW,
     SHORT_SEGMENT,
     TILE,
-    fold,
-    n_column_splits,
+    column_cut,
     n_parts,
     n_splits,
-    n_whole_tiles,
 )
 from numbanorm.backends.cpu._sums import (
     channel_moments,
@@ -86,10 +83,8 @@ def _moments_cols_kernel(part, n_parts, x, weights, shape, fold, n_tiles, n_spli
 
 def moments_cols(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of x (n_outer, n_reduce, n_inner) over its middle axis; reads x once."""
-    n_outer, n_reduce, n_inner = x.shape
-    rows_at_once = fold(n_reduce, n_inner)
-    n_tiles = -(-n_inner // TILE)
-    splits = n_column_splits(n_outer * n_tiles, n_reduce // rows_at_once, x.size)
+    n_outer, _, n_inner = x.shape
+    rows_at_once, n_tiles, splits = column_cut(x.shape, x.itemsize)
     flat = flat_input(x)
     taken = flat_input(weights) if isinstance(weights, np.ndarray) else weights
     parts = n_parts(n_outer * n_tiles * splits, x.size)
@@ -200,13 +195,10 @@ def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, me
 
 def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
     """Mean and variance (or standard deviation) of x (n_outer, n_reduce, n_inner) over the middle; reads x once."""
-    n_outer, n_reduce, n_inner = x.shape
-    n_tiles, rows_at_once = n_whole_tiles(n_inner, x.size, x.nbytes), fold(n_reduce, n_inner)
-    units = n_outer * n_tiles
-    whole = rows_at_once == 1 and n_tiles > 1 and x.nbytes <= CHANNEL_BYTES
-    whole = whole or n_column_splits(units, n_reduce // rows_at_once, x.size) == 1
-    if whole and mean.itemsize > 2 and var.itemsize > 2:
-        parts, outputs = n_parts(units, x.size), (flat_output(mean), flat_output(var))
+    n_outer, _, n_inner = x.shape
+    rows_at_once, n_tiles, splits = column_cut(x.shape, x.itemsize)
+    if splits == 1 and mean.itemsize > 2 and var.itemsize > 2:
+        parts, outputs = n_parts(n_outer * n_tiles, x.size), (flat_output(mean), flat_output(var))
         _mean_var_cols_kernel(parts, flat_input(x), x.shape, rows_at_once, n_tiles, float(ddof), root, *outputs)
         return
     count, mu, m2 = np.empty((3, n_outer, n_inner))
