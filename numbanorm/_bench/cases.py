@@ -163,10 +163,12 @@ def _batch_norm_gradient(training: bool, nhwc: bool) -> Operation:
     spread = (lambda parameter: parameter) if nhwc else per_channel
 
     def ours(nn: Any, d: Data) -> Any:
+        """After a forward, whose statistics the gradient takes."""
         result = nn.batch_norm(*d, training=training, return_stats=True, **options)
         return gradients.ours(nn.batch_norm_backward, d, result, training=training, **options)
 
     def numpy(_: Any, d: Data) -> Any:
+        """In evaluation with the running statistics, else with x's own."""
         given = None if training else (spread(d.running_mean), spread(d.running_var))
         return partial(gradients.numpy_gradient, d.x, spread(d.gamma), axis, axis, given=given)
 

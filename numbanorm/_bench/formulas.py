@@ -84,17 +84,20 @@ def torch_batch_norm_nhwc(torch: Any, x: Any, *parameters: Any, training: bool) 
 
 
 def numpy_local_response_norm(x: Array) -> Array:
+    """torch's convention and defaults, over five channels: each window is summed anew."""
     squares = np.pad(np.square(x), ((0, 0), (2, 2), (0, 0), (0, 0)))
     sums = np.lib.stride_tricks.sliding_window_view(squares, 5, axis=1).sum(-1)
     return np.asarray(x / (1 + 1e-4 / 5 * sums) ** 0.75)
 
 
 def numpy_adaptive_instance_norm(content: Array, style: Array) -> Array:
+    """Instance norm with the style's standard deviation and mean for gamma and beta (Huang & Belongie 2017)."""
     mean, std = style.mean((2, 3), keepdims=True), np.sqrt(style.var((2, 3), keepdims=True) + 1e-5)
     return numpy_norm(content, (2, 3), std, mean)
 
 
 def torch_adaptive_instance_norm(torch: Any, content: Any, style: Any) -> Any:
+    """The same by what torch has: it has no function for it."""
     var, mean = torch.var_mean(style, (2, 3), correction=0, keepdim=True)
     return torch.nn.functional.instance_norm(content) * torch.sqrt(var + 1e-5) + mean
 

@@ -34,6 +34,7 @@ def by_torch(forward: Callable[[Any, Any], Callable[[], Any]], *leaves: str) -> 
     """A factory for torch's autograd through its `forward`, with respect to these of the data."""
 
     def factory(torch: Any, d: Any) -> Any:
+        """The graph is made here and kept, so that only the gradient is timed."""
         d = d._replace(**{name: getattr(d, name).detach().requires_grad_() for name in leaves})
         y = forward(torch, d)()
         inputs = [getattr(d, name) for name in leaves]
