@@ -250,6 +250,9 @@ class Device:
 
     def evaluate(self, function: Callable[..., Any], *arrays: Array) -> Array:
         """A function written with NumPy's, which CuPy's arrays answer with their own."""
+        return self._evaluate(function, *(a if self._is_reachable(a) else self.duplicate(a) for a in arrays))
+
+    def _evaluate(self, function: Callable[..., Any], *arrays: Array) -> Array:
         return function(*arrays)  # type: ignore[no-any-return]
 
     def result(self, array: Array) -> Any:

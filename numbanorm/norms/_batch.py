@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from numbanorm import _engine
 from numbanorm._arguments import as_running
-from numbanorm._arrays import place_of
 from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, other_axes
+from numbanorm.norms._running import update_running
 
 Array = NDArray[Any]
 
@@ -163,11 +163,6 @@ class BatchNormSettings(NamedTuple):
     def update(
         self, backend: Any, mean: Array, var: Array, count: int, running_mean: Array | None, running_var: Array | None
     ) -> None:
-        """Running statistics in place, gaps and all, from those of `count` numbers in each channel."""
-        place = place_of(mean)
-        given = (running_mean, running_var)
-        dense = [None if array is None else place.dense(array) for array in given]
-        backend.update_running(mean, var, 1.0 if self.biased else count / (count - 1), self.momentum, *dense)
-        for array, updated in zip(given, dense, strict=True):
-            if array is not None and updated is not array:
-                place.copy(array, updated)
+        """Running statistics in place, from those of `count` numbers in each channel."""
+        unbias = 1.0 if self.biased else count / (count - 1)
+        update_running(backend, mean, var, unbias, self.momentum, running_mean, running_var)

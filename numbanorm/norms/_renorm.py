@@ -18,6 +18,7 @@ from numbanorm._guests import everywhere
 from numbanorm._recurrences import reciprocal_std
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, other_axes
 from numbanorm.norms._moments import mean_and_var
+from numbanorm.norms._running import update_running
 
 Array = NDArray[Any]
 
@@ -132,7 +133,7 @@ def batch_renorm(
     result = _engine.apply(backend, array, mean, var, reduced, (features, gamma, beta), scale, out=out, want=want)
     if array.size:
         new = place.evaluate(lambda v, old: renorm.updated(v, old, momentum), var, spread)
-        backend.update_running(mean, var, 1.0, momentum, running, None)
+        update_running(backend, mean, var, 1.0, momentum, running, None)
         place.copy(spread, new)
     return delivered((*result, *_corrections(array, axis, (r, d))), return_stats)
 

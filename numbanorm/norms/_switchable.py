@@ -16,6 +16,7 @@ from numbanorm._errors import ShapeError
 from numbanorm._guests import everywhere
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, spatial_axes
 from numbanorm.norms._moments import finished
+from numbanorm.norms._running import update_running
 
 Array = NDArray[Any]
 
@@ -117,7 +118,7 @@ def switchable_norm(
         y = _engine.apply(backend, array, mean, var, reduced, parameters, scale, out=out)[0]
         if training and any(r is not None for r in running):
             batch = levels.means[2].reshape(-1), levels.variances[2].reshape(-1)
-            backend.update_running(*batch, 1.0, momentum, *running)
+            update_running(backend, *batch, 1.0, momentum, *running)
     shape = tuple(1 if i in reduced else n for i, n in enumerate(array.shape))
     return delivered((y, levels.means[0].reshape(shape), levels.variances[0].reshape(shape)), return_stats)
 

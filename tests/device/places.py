@@ -70,7 +70,7 @@ class HostedDevice(_arrays.Device):
     def capturing(self):
         return self.captures
 
-    def evaluate(self, function, *arrays):
+    def _evaluate(self, function, *arrays):
         self.calls.append("evaluate")
         assert not any(n % array.itemsize for array in arrays for n in (array.data.ptr, *array.strides))
         with np.errstate(all="ignore"):
