@@ -1,0 +1,155 @@
+"""Which elements of x a norm looks at: a mask, or the lengths of padded samples.
+
+Whatever is left out takes no part in statistics and gradients. A mask is a boolean array;
+lengths stay what they are until a launcher needs them as a mask, because kernels that know
+them do not even read the padding.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm import _arrays
+from numbanorm._arguments import as_array, as_mask
+from numbanorm._axes import canonicalize_axis
+from numbanorm._errors import ShapeError, check_choice
+from numbanorm._guests import as_host
+
+Array = NDArray[Any]
+Axes = tuple[int, ...]
+
+PADDINGS = ("zero", "keep")
+
+
+class Lengths(NamedTuple):
+    """How many of the first elements of each sample take part, along one axis of x."""
+
+    #: int64 (n_samples,), on the host.
+    values: Array
+    sample_axis: int
+    length_axis: int
+
+    @classmethod
+    def of(cls, shape: Axes, lengths: Any, length_axis: int | None, channel_axis: int | None = None) -> Lengths:
+        """Checked; `length_axis` None is the first axis that is neither the samples' nor the channels'."""
+        sample_axis = 1 if channel_axis == 0 else 0
+        others = [axis for axis in range(len(shape)) if axis not in (sample_axis, channel_axis)]
+        if not others:
+            raise ShapeError(f"lengths need an axis along which x is padded, but x has shape {shape}")
+        along = others[0] if length_axis is None else canonicalize_axis(length_axis, len(shape))
+        if along == sample_axis:
+            raise ValueError(f"length_axis must not be the axis of the samples, but is {length_axis}")
+        values: Array = as_host(as_array(lengths, "lengths"))
+        if values.dtype.kind not in "iu" and values.size:
+            raise TypeError(f"lengths must be integers, but have dtype {values.dtype}")
+        expected = (shape[sample_axis],)
+        if values.shape != expected:
+            raise ShapeError(f"lengths should have shape {expected}, one for each sample, but have {values.shape}")
+        bad = np.flatnonzero((values < 0) | (values > shape[along]))
+        if bad.size:
+            raise ValueError(f"lengths[{bad[0]}] is {values[bad[0]]}, but should lie in [0, {shape[along]}]")
+        return cls(values.astype(np.int64), sample_axis, along)
+
+    def mask(self, shape: Axes) -> Array:
+        """As a boolean array on the host that broadcasts to `shape`."""
+        inside: Array = np.arange(shape[self.length_axis]) < self.values[:, None]
+        if self.sample_axis > self.length_axis:
+            inside = inside.T
+        axes = (self.sample_axis, self.length_axis)
+        return inside.reshape(tuple(n if axis in axes else 1 for axis, n in enumerate(shape)))
+
+    def on_lines(self, shape: Axes, order: Axes, width: int) -> Array | None:
+        """How many of the first elements of each line take part, int64; None if others do.
+
+        x has its axes in this order, and a line is a run of `width` neighbours along its last ones.
+        """
+        n_tail, length = 0, 1
+        while length < width or (n_tail < len(order) and shape[order[-1 - n_tail]] == 1):
+            n_tail += 1
+            length *= shape[order[-n_tail]]
+        lines, tail = order[: len(order) - n_tail], order[len(order) - n_tail :]
+        tail = tuple(axis for axis in tail if shape[axis] > 1)
+        if length != width or (shape[self.sample_axis] > 1 and self.sample_axis in tail):
+            return None
+        if self.length_axis not in tail:
+            taken = self.mask(shape) * np.int64(width)
+        elif tail[0] == self.length_axis:
+            taken = self.values.reshape(tuple(-1 if a == self.sample_axis else 1 for a in range(len(shape))))
+            taken = taken * np.int64(width // shape[self.length_axis])
+        else:
+            return None
+        counts = np.broadcast_to(taken.transpose(order), [shape[a] if a in lines else 1 for a in order])
+        return np.ascontiguousarray(counts).reshape(-1)
+
+
+class Mask:
+    """What a caller of a norm says of the elements of x; at least one of `where` and `lengths` is given."""
+
+    def __init__(self, where: Array | None, lengths: Lengths | None, shape: Axes, padding: str) -> None:
+        self.where, self.lengths, self.shape = where, lengths, shape
+        #: Whether elements that are left out keep their values; else they become zero.
+        self.keep = padding == "keep"
+
+    @classmethod
+    def of(
+        cls,
+        x: Array,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        channel_axis: int | None = None,
+    ) -> Mask | None:
+        """None if all elements take part, which is what most callers want."""
+        if padding != "zero":
+            check_choice("padding", padding, PADDINGS)
+        if lengths is None and length_axis is not None:
+            raise ValueError("length_axis says where lengths count, but lengths are None")
+        taken = as_mask(where, x.shape)
+        if taken is None and lengths is None:
+            return None
+        given = None if lengths is None else Lengths.of(x.shape, lengths, length_axis, channel_axis)
+        return cls(taken, given, x.shape, padding)
+
+    @cached_property
+    def boolean(self) -> Array:
+        """Which elements take part: broadcast to x's shape, at x's place (that of `where`, or the host)."""
+        if self.lengths is None:
+            assert self.where is not None
+            return self.where
+        inside = self.lengths.mask(self.shape)
+        if self.where is not None:
+            place = _arrays.place_of(self.where)
+            inside = place.evaluate(np.logical_and, self.where, place.from_host(inside))
+        return np.broadcast_to(inside, self.shape)
+
+    def boolean_at(self, place: Any) -> Array:
+        """The same on the host or on a device."""
+        if place is not _arrays.HOST and isinstance(self.boolean, np.ndarray):
+            dense = self.lengths.mask(self.shape) if self.lengths is not None else self.boolean
+            return np.broadcast_to(place.from_host(dense), self.shape)
+        return self.boolean
+
+    def taken(self, order: Axes, view: Axes, width: int) -> Array:
+        """As launchers on the host take it: int64 counts of lines of `width`, or booleans of the shape `view`."""
+        if self.lengths is not None and self.where is None:
+            counts = self.lengths.on_lines(self.shape, order, width)
+            if counts is not None:
+                return counts
+        return np.ascontiguousarray(self.boolean.transpose(order)).reshape(view)
+
+    def count(self, axes: Axes) -> Any:
+        """How many elements of each set over `axes` take part: float64 of the kept axes' shape, at the mask's place."""
+        mask = self.boolean
+        place = _arrays.place_of(mask)
+        return place.evaluate(lambda m: m.sum(axes, dtype=np.float64), mask)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there are no elements at all, taken or not."""
+        return prod(self.shape) == 0
