@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from numbanorm import _arrays, _engine, _layout
 from numbanorm._application import flat
 from numbanorm._engine import Scale
+from numbanorm._masks import Mask
 from numbanorm._norm_plan import NormPlan, inverse, norm_plan
 
 Array = NDArray[Any]
@@ -38,6 +39,8 @@ class Sets(NamedTuple):
     channels: bool = False
     #: Whether x is the y of a norm over rows, from which xhat is recovered.
     from_output: bool = False
+    #: Which elements have a part in y; None: all.
+    mask: Mask | None = None
 
 
 def empty_parameter(place: Any, n: int, dtype: np.dtype[Any]) -> Array:
@@ -135,7 +138,9 @@ def _launch(
     std_eps = scale.eps if scale.eps_on_std else 0.0
     operands = (*inputs, mean, rstd, std_eps, float(scale.ddof))
     target = norm.arranged(dx).reshape(norm.view)
-    if sets.from_output:
+    if sets.mask is not None:
+        _launch_masked(backend, operands, sets, scale, norm, (target, dgamma, dbeta))
+    elif sets.from_output:
         assert norm.launcher == "norm_rows"
         betas = flat(place, beta, 0, plan)
         backend.norm_rows_backward_from_output(*inputs, betas, rstd, std_eps, scale.use_mean, target, dgamma, dbeta)
@@ -149,6 +154,27 @@ def _launch(
         _shaped(dgamma, shape, sets.features, plan) if sets.dgamma else None,
         _shaped(dbeta, shape, sets.features, plan) if sets.dbeta else None,
     )
+
+
+def _launch_masked(
+    backend: Any,
+    operands: tuple[Any, ...],
+    sets: Sets,
+    scale: Scale,
+    norm: _layout.Normalization,
+    outputs: tuple[Array, Array, Array],
+) -> None:
+    """The launchers that know which elements take part."""
+    assert sets.mask is not None
+    by_channels = norm.launcher == "norm_channels"
+    width = norm.view[1] if by_channels and norm.view[2] == 1 else norm.view[-1]
+    taken = sets.mask.taken(norm.order, norm.view, width)
+    dy, x, *rest = operands
+    if by_channels:
+        backend.masked_channels_backward(dy, x, taken, *rest, sets.fixed, sets.mask.keep, *outputs)
+        return
+    launch = backend.masked_rows_backward if norm.launcher == "norm_rows" else backend.masked_groups_backward
+    launch(dy, x, taken, *rest, scale.use_mean, sets.mask.keep, *outputs)
 
 
 def _statistics_dtype(place: Any, mean: Array, rstd: Array) -> np.dtype[Any]:
@@ -200,7 +226,8 @@ def _gathered(
         place.copy(target, source.transpose(order))
     dy, x = gathered
     mean, rstd = mean.transpose(order), rstd.transpose(order)
-    new = sets._replace(reduced=moved[0], features=moved[1])
+    mask = None if sets.mask is None else sets.mask.transposed(order)
+    new = sets._replace(reduced=moved[0], features=moved[1], mask=mask)
     dx, *rest = normalize_backward(backend, dy, x, gamma, mean, rstd, new, scale, out=dy, beta=beta)
     dgamma, dbeta = (None if g is None or g.ndim < 2 else g.transpose(inverse(stored)) for g in rest)
     target = _engine.empty(place, plan) if out is None else out

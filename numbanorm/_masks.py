@@ -7,8 +7,6 @@ them do not even read the padding.
 
 from __future__ import annotations
 
-from functools import cached_property
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,25 +85,22 @@ class Lengths(NamedTuple):
         return np.ascontiguousarray(counts).reshape(-1)
 
 
-class Mask:
-    """What a caller of a norm says of the elements of x; at least one of `where` and `lengths` is given."""
+class MaskArguments(NamedTuple):
+    """What a caller says, not looked at yet."""
 
-    def __init__(self, where: Array | None, lengths: Lengths | None, shape: Axes, padding: str) -> None:
-        self.where, self.lengths, self.shape = where, lengths, shape
-        #: Whether elements that are left out keep their values; else they become zero.
-        self.keep = padding == "keep"
+    where: Any = None
+    lengths: Any = None
+    length_axis: int | None = None
+    padding: str = "zero"
 
-    @classmethod
-    def of(
-        cls,
-        x: Array,
-        where: Any = None,
-        lengths: Any = None,
-        length_axis: int | None = None,
-        padding: str = "zero",
-        channel_axis: int | None = None,
-    ) -> Mask | None:
-        """None if all elements take part, which is what most callers want."""
+    @property
+    def chooses(self) -> bool:
+        """Whether some elements may have no part."""
+        return self.lengths is not None or not (self.where is None or self.where is True)
+
+    def of(self, x: Array, channel_axis: int | None = None) -> Mask | None:
+        """Checked; None if all elements of x take part, which is what most callers want."""
+        where, lengths, length_axis, padding = self
         if padding != "zero":
             check_choice("padding", padding, PADDINGS)
         if lengths is None and length_axis is not None:
@@ -114,42 +109,58 @@ class Mask:
         if taken is None and lengths is None:
             return None
         given = None if lengths is None else Lengths.of(x.shape, lengths, length_axis, channel_axis)
-        return cls(taken, given, x.shape, padding)
+        return Mask(taken, given, x.shape, padding == "keep")
 
-    @cached_property
-    def boolean(self) -> Array:
-        """Which elements take part: broadcast to x's shape, at x's place (that of `where`, or the host)."""
-        if self.lengths is None:
-            assert self.where is not None
-            return self.where
-        inside = self.lengths.mask(self.shape)
-        if self.where is not None:
-            place = _arrays.place_of(self.where)
-            inside = place.evaluate(np.logical_and, self.where, place.from_host(inside))
-        return np.broadcast_to(inside, self.shape)
+
+#: All elements take part.
+EVERYTHING = MaskArguments()
+
+
+class Mask:
+    """What a caller of a norm says of the elements of x; at least one of `where` and `lengths` is given."""
+
+    def __init__(self, where: Array | None, lengths: Lengths | None, shape: Axes, keep: bool) -> None:
+        self.where, self.lengths, self.shape = where, lengths, shape
+        #: Whether elements that are left out keep their values; else they become zero.
+        self.keep = keep
+
+    def split(self, shape: Axes, axis: int) -> Mask:
+        """Of x with another `shape`, in which `axis` has become two."""
+        where = None if self.where is None else self.where.reshape(shape)
+        lengths = self.lengths
+        if lengths is not None:
+            sample_axis, length_axis = (a + (a > axis) for a in lengths[1:])
+            lengths = Lengths(lengths.values, sample_axis, length_axis)
+        return Mask(where, lengths, shape, self.keep)
+
+    def transposed(self, order: Axes) -> Mask:
+        """Of x with its axes in this order."""
+        where = None if self.where is None else self.where.transpose(order)
+        lengths = self.lengths
+        if lengths is not None:
+            lengths = Lengths(lengths.values, *(order.index(axis) for axis in lengths[1:]))
+        return Mask(where, lengths, tuple(self.shape[axis] for axis in order), self.keep)
 
     def boolean_at(self, place: Any) -> Array:
-        """The same on the host or on a device."""
-        if place is not _arrays.HOST and isinstance(self.boolean, np.ndarray):
-            dense = self.lengths.mask(self.shape) if self.lengths is not None else self.boolean
-            return np.broadcast_to(place.from_host(dense), self.shape)
-        return self.boolean
+        """Which elements take part, broadcast to x's shape: on the host or on a device."""
+        inside = self.where
+        if self.lengths is not None:
+            inside = place.from_host(self.lengths.mask(self.shape))
+            if self.where is not None:
+                inside = place.evaluate(np.logical_and, self.where, inside)
+        return np.broadcast_to(inside, self.shape)  # type: ignore[arg-type]
+
+    def weights(self, place: Any) -> Array:
+        """As :func:`numbanorm._reduction.moments` takes it."""
+        return self.boolean_at(place)
 
     def taken(self, order: Axes, view: Axes, width: int) -> Array:
-        """As launchers on the host take it: int64 counts of lines of `width`, or booleans of the shape `view`."""
+        """As launchers on the host take it: int64 counts for lines of `width`, or booleans of the shape `view`.
+
+        x has its axes in this order.
+        """
         if self.lengths is not None and self.where is None:
             counts = self.lengths.on_lines(self.shape, order, width)
             if counts is not None:
                 return counts
-        return np.ascontiguousarray(self.boolean.transpose(order)).reshape(view)
-
-    def count(self, axes: Axes) -> Any:
-        """How many elements of each set over `axes` take part: float64 of the kept axes' shape, at the mask's place."""
-        mask = self.boolean
-        place = _arrays.place_of(mask)
-        return place.evaluate(lambda m: m.sum(axes, dtype=np.float64), mask)
-
-    @property
-    def empty(self) -> bool:
-        """Whether there are no elements at all, taken or not."""
-        return prod(self.shape) == 0
+        return np.ascontiguousarray(self.boolean_at(_arrays.HOST).transpose(order)).reshape(view)

@@ -75,7 +75,7 @@ class AdaptiveInstanceNorm(Layer):
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> tuple[Any, ...]:
-        content, mean, rstd, _, (style,) = kept
+        content, mean, rstd, _, (style,) = kept[:5]
         both = adaptive_instance_norm_backward(
             dy, content, style, mean, rstd, eps=self.eps, channel_axis=self.channel_axis, out=out
         )
@@ -156,7 +156,7 @@ class ConditionalInstanceNorm(Layer):
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, _, (labels,) = kept
+        x, mean, rstd, _, (labels,) = kept[:5]
         gradients: Gradients = conditional_instance_norm_backward(
             dy, x, self.gamma, labels, mean, rstd, channel_axis=self.channel_axis, out=out
         )

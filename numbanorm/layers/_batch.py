@@ -13,6 +13,7 @@ from numbanorm._arrays import place_of
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_choice, degenerate_batch, wrong_rank
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
 from numbanorm.layers._gradients import Kept
 from numbanorm.layers._tracking import TrackingLayer
@@ -116,44 +117,62 @@ class BatchNorm(TrackingLayer):
         self.on_degenerate = on_degenerate
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x, updating the running statistics in training."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x, updating the running statistics in training; a mask is that of :func:`numbanorm.batch_norm`."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array = as_array(x)
         if self._ranks and array.ndim not in self._ranks:
             raise wrong_rank(self._ranks, array.ndim)
         self._check_channels(array)
         if not self.training:
-            return self._apply(array, out, training=not self.track_running_stats, updating=False)
+            return self._apply(array, out, chosen, training=not self.track_running_stats, updating=False)
         if array.size == self.num_features:
-            return self._degenerate(array, out)
-        y = self._apply(array, out, training=True, updating=self.track_running_stats)
+            return self._degenerate(array, out, chosen)
+        y = self._apply(array, out, chosen, training=True, updating=self.track_running_stats)
         self._count_batch()
         return y
 
-    def _apply(self, x: Array, out: Array | None, *, training: bool, updating: bool) -> Array:
+    def _apply(self, x: Array, out: Array | None, chosen: MaskArguments, *, training: bool, updating: bool) -> Array:
         mean, var = (self.running_mean, self.running_var) if updating or not training else (None, None)
         momentum = self._weight_of_new() if updating else 0.0
         batch = BatchNormSettings(momentum, self.eps, self.channel_axis, self.biased)
         operands = (x, self.gamma, self.beta, mean, var)
-        y, *statistics = batch(*operands, training=training, out=out, want=self._want())
-        self._keep(x, out, statistics, fixed=not training)
+        y, *statistics = batch(*operands, training=training, out=out, want=self._want(), chosen=chosen)
+        self._keep(x, out, statistics, fixed=not training, chosen=chosen)
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, fixed = kept[:4]
         gradients: Gradients = batch_norm_backward(
-            dy, x, self.gamma, mean, rstd, training=not fixed, channel_axis=self.channel_axis, out=out
+            dy,
+            x,
+            self.gamma,
+            mean,
+            rstd,
+            training=not fixed,
+            channel_axis=self.channel_axis,
+            out=out,
+            **kept.chosen._asdict(),
         )
         return gradients
 
-    def _degenerate(self, x: Array, out: Array | None) -> Array:
+    def _degenerate(self, x: Array, out: Array | None, chosen: MaskArguments) -> Array:
         """One value per channel in training."""
         if self.on_degenerate == "raise":
             raise degenerate_batch(x.shape)
         if self.on_degenerate == "running":
             if not self.track_running_stats:
                 raise ValueError('on_degenerate="running" needs track_running_stats=True')
-            return self._apply(x, out, training=False, updating=False)
+            return self._apply(x, out, chosen, training=False, updating=False)
         if self.on_degenerate == "warn":
             warnings.warn(str(degenerate_batch(x.shape)), RuntimeWarning, stacklevel=3)
         # Each value is its own mean, so that x - mean is zero and beta remains.
@@ -161,9 +180,9 @@ class BatchNorm(TrackingLayer):
         place = place_of(x)
         mean = place.duplicate(x).reshape(-1)
         var = place.zeros(mean.shape)
-        y: Array = batch(x, self.gamma, self.beta, mean, var, training=False, out=out)[0]
+        y: Array = batch(x, self.gamma, self.beta, mean, var, training=False, out=out, chosen=chosen)[0]
         # An rstd of zero is that of a y which does not depend on x.
-        self._keep(x, out, (place.zeros(mean.shape),) * 2 if self._keeps() else (), fixed=True)
+        self._keep(x, out, (place.zeros(mean.shape),) * 2 if self._keeps() else (), fixed=True, chosen=chosen)
         return y
 
     def folded(self) -> tuple[Array, Array]:

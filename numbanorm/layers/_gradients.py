@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from numbanorm._arguments import as_array
 from numbanorm._arrays import place_of
 from numbanorm._guests import everywhere
+from numbanorm._masks import EVERYTHING, MaskArguments
 
 Array = NDArray[Any]
 
@@ -31,6 +32,8 @@ class Kept(NamedTuple):
     fixed: bool
     #: What else the gradient of this layer needs.
     also: tuple[Any, ...] = ()
+    #: Which elements took part: the caller's own arrays, not copies.
+    chosen: MaskArguments = EVERYTHING
 
 
 class Differentiable:
@@ -72,7 +75,14 @@ class Differentiable:
         return "rstd" if self._keeps() else ""
 
     def _keep(
-        self, x: Array, out: Array | None, statistics: Any, *, fixed: bool = False, also: tuple[Any, ...] = ()
+        self,
+        x: Array,
+        out: Array | None,
+        statistics: Any,
+        *,
+        fixed: bool = False,
+        also: tuple[Any, ...] = (),
+        chosen: MaskArguments = EVERYTHING,
     ) -> None:
         """Remember a call, whose mean and rstd are `statistics`; or nothing, if these are empty."""
         if not statistics:
@@ -81,13 +91,14 @@ class Differentiable:
             self._kept = _OVERWRITTEN
         else:
             mean, rstd = statistics
-            self._kept = Kept(x, mean, rstd, fixed, also)
+            self._kept = Kept(x, mean, rstd, fixed, also, chosen)
 
     @everywhere
     def backward(self, dy: Any, *, out: Array | None = None) -> Array:
         """Gradient with respect to x of the last call, whose y has the gradient dy; fills :attr:`grad`.
 
-        x must still be what it was in that call: the layer keeps it, not a copy.
+        x must still be what it was in that call: the layer keeps it, not a copy; nor does it copy
+        `where` and `lengths`.
 
         Parameters
         ----------

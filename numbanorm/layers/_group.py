@@ -13,6 +13,7 @@ from numbanorm._arrays import place_of
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_eps, check_groups, wrong_length
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.layers._exchange import Exchangeable, Paths
 from numbanorm.layers._gradients import Kept
 from numbanorm.norms import group_norm
@@ -72,8 +73,18 @@ class GroupNorm(Exchangeable):
         self.beta = self._filled(0, self.num_channels) if affine else None
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise each group of channels of each sample."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise each group of channels of each sample; a mask is that of :func:`numbanorm.group_norm`."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array = as_array(x)
         channels = array.shape[channel_axis_of(array, self.channel_axis)]
         if channels != self.num_channels:
@@ -88,9 +99,10 @@ class GroupNorm(Exchangeable):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
+            **chosen._asdict(),
         )
         y: Array = result[0] if keeps else result
-        self._keep(array, out, [self._per_group(s) for s in result[1:]] if keeps else ())
+        self._keep(array, out, [self._per_group(s) for s in result[1:]] if keeps else (), chosen=chosen)
         return y
 
     def _per_group(self, statistic: Array) -> Array:
@@ -103,7 +115,15 @@ class GroupNorm(Exchangeable):
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, _ = kept[:4]
         gradients: Gradients = group_norm_backward(
-            dy, x, self.num_groups, self.gamma, mean, rstd, channel_axis=self.channel_axis, out=out
+            dy,
+            x,
+            self.num_groups,
+            self.gamma,
+            mean,
+            rstd,
+            channel_axis=self.channel_axis,
+            out=out,
+            **kept.chosen._asdict(),
         )
         return gradients
 

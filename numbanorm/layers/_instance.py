@@ -11,6 +11,7 @@ from numbanorm._arguments import as_array
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import wrong_rank
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.layers._gradients import Kept
 from numbanorm.layers._tracking import TrackingLayer
 from numbanorm.norms._batch import BatchNormSettings
@@ -52,8 +53,20 @@ class _InstanceNorm(TrackingLayer):
         )
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x, updating the running statistics in training if they are tracked."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x, updating the running statistics in training if they are tracked.
+
+        A mask is that of :func:`numbanorm.instance_norm`; an unbatched x has a single length.
+        """
         array = as_array(x)
         unbatched = array.ndim == self._spatial + 1
         if not unbatched and array.ndim != self._spatial + 2:
@@ -61,6 +74,9 @@ class _InstanceNorm(TrackingLayer):
         batch = array[None] if unbatched else array
         self._check_channels(batch)
         target = out[None] if unbatched and out is not None else out
+        if unbatched and length_axis is not None:
+            length_axis += length_axis >= 0
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         y, *statistics = tracked_instance_norm(
             batch,
             self.gamma,
@@ -73,9 +89,10 @@ class _InstanceNorm(TrackingLayer):
             ),
             out=target,
             want=self._want(),
+            chosen=chosen,
         )
         fixed = self.track_running_stats and not self.training
-        self._keep(batch, target, statistics, fixed=fixed)
+        self._keep(batch, target, statistics, fixed=fixed, chosen=chosen)
         if self.training:
             self._count_batch()
         if out is not None:
@@ -88,9 +105,9 @@ class _InstanceNorm(TrackingLayer):
         batch, target = (dy[None], None if out is None else out[None]) if unbatched else (dy, out)
         operands = (batch, x, self.gamma, mean, rstd)
         if fixed:
-            dx, *rest = batch_norm_backward(*operands, training=False, out=target)
+            dx, *rest = batch_norm_backward(*operands, training=False, out=target, **kept.chosen._asdict())
         else:
-            dx, *rest = instance_norm_backward(*operands, out=target)
+            dx, *rest = instance_norm_backward(*operands, out=target, **kept.chosen._asdict())
         result = out if out is not None else (dx[0] if unbatched else dx)
         return result, rest[0], rest[1]
 

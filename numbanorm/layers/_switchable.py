@@ -88,7 +88,7 @@ class SwitchableNorm(TrackingLayer):
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> tuple[Any, ...]:
-        x, mean, var, fixed, running = kept
+        x, mean, var, fixed, running = kept[:5]
         operands = dy, x, self.gamma, self.mean_weights, self.var_weights, mean, var, *running
         gradients: tuple[Any, ...] = switchable_norm_backward(
             *operands, training=not fixed, eps=self.eps, channel_axis=self.channel_axis, out=out

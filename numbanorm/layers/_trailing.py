@@ -12,6 +12,7 @@ from numbanorm._arguments import as_array
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_choice, check_eps, wrong_normalized_shape
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.layers._exchange import Exchangeable, Paths
 from numbanorm.layers._gradients import Kept
 from numbanorm.norms import layer_norm, rms_norm
@@ -47,13 +48,17 @@ class _TrailingAxes(Exchangeable):
             raise wrong_normalized_shape(self.normalized_shape, x.shape)
         return tuple(range(x.ndim - n, x.ndim))
 
-    def _kept_call(self, x: Array, out: Array | None, result: Any, keeps: bool) -> Array:
+    def _keeps_output(self, chosen: MaskArguments) -> bool:
+        """Whether y is kept for the gradient: it says nothing of an x that has no part in it."""
+        return self.keep == "y" and not chosen.chooses
+
+    def _kept_call(self, x: Array, out: Array | None, result: Any, keeps: bool, chosen: MaskArguments) -> Array:
         """y of a norm's result, the rest of which is kept for the gradient."""
         y: Array = result[0] if keeps else result
-        if self.keep == "y":
+        if self._keeps_output(chosen):
             self._keep(y, None, result[1:] if keeps else ())
         else:
-            self._keep(x, out, result[1:] if keeps else ())
+            self._keep(x, out, result[1:] if keeps else (), chosen=chosen)
         return y
 
 
@@ -73,7 +78,7 @@ class LayerNorm(_TrailingAxes):
     keep : {"x", "y"}
         What a call keeps for :meth:`backward`. With "y", which the next layer has anyway, x may be
         freed or overwritten (y may not, before the gradient), and gamma must have no zeros; see
-        `recompute` of :func:`numbanorm.layer_norm_backward`.
+        `recompute` of :func:`numbanorm.layer_norm_backward`. A call with `where` or `lengths` keeps x.
 
     Raises
     ------
@@ -110,21 +115,29 @@ class LayerNorm(_TrailingAxes):
         self.beta = self._filled(0, self.normalized_shape) if elementwise_affine and bias else None
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x over its last axes."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x over its last axes; a mask is that of :func:`numbanorm.layer_norm`."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array = as_array(x)
         keeps = self._keeps()
-        result = layer_norm(
-            array, self.gamma, self.beta, axis=self._axes(array), eps=self.eps, out=out, return_stats=keeps
-        )
-        return self._kept_call(array, out, result, keeps)
+        options: dict[str, Any] = {"axis": self._axes(array), "eps": self.eps, "out": out, "return_stats": keeps}
+        result = layer_norm(array, self.gamma, self.beta, **options, **chosen._asdict())
+        return self._kept_call(array, out, result, keeps, chosen)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, _ = kept[:4]
-        axes, recompute = self._axes(x), self.keep == "y"
-        gradients: Gradients = layer_norm_backward(
-            dy, x, self.gamma, mean, rstd, axis=axes, beta=self.beta, recompute=recompute, out=out
-        )
+        options: dict[str, Any] = {"axis": self._axes(x), "recompute": self._keeps_output(kept.chosen), "out": out}
+        options |= {"beta": self.beta, **kept.chosen._asdict()}
+        gradients: Gradients = layer_norm_backward(dy, x, self.gamma, mean, rstd, **options)
         return gradients
 
     def _settings(self) -> str:
@@ -169,18 +182,28 @@ class RMSNorm(_TrailingAxes):
         self.gamma = self._filled(1, self.normalized_shape) if elementwise_affine else None
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x over its last axes."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x over its last axes; a mask is that of :func:`numbanorm.layer_norm`."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array = as_array(x)
         keeps = self._keeps()
-        result = rms_norm(array, self.gamma, axis=self._axes(array), eps=self.eps, out=out, return_stats=keeps)
-        return self._kept_call(array, out, result, keeps)
+        options: dict[str, Any] = {"axis": self._axes(array), "eps": self.eps, "out": out, "return_stats": keeps}
+        result = rms_norm(array, self.gamma, **options, **chosen._asdict())
+        return self._kept_call(array, out, result, keeps, chosen)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, _, rstd, _ = kept[:4]
-        gradients: Gradients = rms_norm_backward(
-            dy, x, self.gamma, None, rstd, axis=self._axes(x), recompute=self.keep == "y", out=out
-        )
+        options: dict[str, Any] = {"axis": self._axes(x), "recompute": self._keeps_output(kept.chosen), "out": out}
+        gradients: Gradients = rms_norm_backward(dy, x, self.gamma, None, rstd, **options, **kept.chosen._asdict())
         return gradients
 
     def _settings(self) -> str:

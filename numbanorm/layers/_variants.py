@@ -100,7 +100,7 @@ class BatchRenorm(TrackingLayer):
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, fixed, corrections = kept
+        x, mean, rstd, fixed, corrections = kept[:5]
         gradients: Gradients = batch_renorm_backward(
             dy, x, self.gamma, mean, rstd, *corrections, training=not fixed, channel_axis=self.channel_axis, out=out
         )
@@ -195,7 +195,7 @@ class GhostBatchNorm(TrackingLayer):
         return result if self._keeps() else (result,)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
-        x, mean, rstd, fixed, _ = kept
+        x, mean, rstd, fixed = kept[:4]
         gradients: Gradients = ghost_batch_norm_backward(
             dy,
             x,

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from numbanorm import _engine
+from numbanorm import _engine, _engine_masked
 from numbanorm._arguments import as_running
 from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
+from numbanorm._masks import EVERYTHING, Mask, MaskArguments
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, other_axes
-from numbanorm.norms._running import update_running
+from numbanorm.norms._running import update_masked, update_running
 
 Array = NDArray[Any]
 
@@ -30,6 +31,10 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -41,7 +46,9 @@ def batch_norm(
         running_mean = (1 - momentum) * running_mean + momentum * mean
         running_var  = (1 - momentum) * running_var  + momentum * var * n / (n - 1)
 
-    In evaluation the running statistics are used and nothing is changed.
+    In evaluation the running statistics are used and nothing is changed. With `where` or `lengths`,
+    n is the count of the elements that take part, channel by channel: a channel without any has NaN
+    statistics and leaves its running ones as they were.
 
     Parameters
     ----------
@@ -60,6 +67,14 @@ def batch_norm(
         Added to the variance; positive in training.
     channel_axis : int
         Axis of the channels: 1 (NCHW), -1 (NHWC) or any other.
+    where : array_like of bool, optional
+        Which elements take part, broadcast to x. The others count in no statistic, whatever they hold.
+    lengths : array_like of int, optional
+        (N,), of padded samples: how many of the first elements along `length_axis` take part.
+    length_axis : int, optional
+        By default the first axis that is neither the samples' nor the channels'.
+    padding : {"zero", "keep"}
+        What becomes of elements that take no part: 0, or what x holds there.
     out : array, optional
         Where to put the result; x itself is allowed.
     return_stats : bool
@@ -101,7 +116,8 @@ def batch_norm(
     batch = BatchNormSettings(momentum, eps, channel_axis, biased=False)
     operands = (gamma, beta, running_mean, running_var)
     want = "rstd" if return_stats else ""
-    return delivered(batch(x, *operands, training=training, out=out, want=want), return_stats)
+    chosen = MaskArguments(where, lengths, length_axis, padding)
+    return delivered(batch(x, *operands, training=training, out=out, want=want, chosen=chosen), return_stats)
 
 
 class BatchNormSettings(NamedTuple):
@@ -123,10 +139,10 @@ class BatchNormSettings(NamedTuple):
         training: bool,
         out: Any,
         want: str = "",
+        chosen: MaskArguments = EVERYTHING,
     ) -> tuple[Array, ...]:
-        array, backend = checked_input(
-            x, out, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
-        )
+        operands = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+        array, backend = checked_input(x, out, **operands, where=chosen.where)
         axis = channel_axis_of(array, self.channel_axis)
         channels = array.shape[axis]
         scale = checked_scale("batch_norm", self.eps, positive=training)
@@ -134,10 +150,16 @@ class BatchNormSettings(NamedTuple):
         mean = as_running("running_mean", running_mean, channels, writeable=training)
         var = as_running("running_var", running_var, channels, writeable=training)
         reduced = other_axes(array.ndim, axis)
+        mask = chosen.of(array, axis)
+        if training and mask is not None:
+            return self._train_masked(backend, array, reduced, parameters, scale, mask, (mean, var), out, want)
         if training:
             return self._train(backend, array, reduced, parameters, scale, mean, var, out, want)
         if mean is None or var is None:
             raise ValueError("batch_norm in evaluation needs running_mean and running_var, but got None")
+        if mask is not None:
+            given = mean, var, reduced, parameters, scale, mask
+            return _engine_masked.apply(backend, array, *given, out=out, want=want)
         return _engine.apply(backend, array, mean, var, reduced, parameters, scale, out=out, want=want)
 
     def _train(
@@ -159,6 +181,24 @@ class BatchNormSettings(NamedTuple):
         if count and (running_mean is not None or running_var is not None):
             self.update(backend, mean.reshape(-1), var.reshape(-1), count, running_mean, running_var)
         return (y, *_engine.saved(x, mean, var, scale)) if want else (y,)
+
+    def _train_masked(
+        self,
+        backend: Any,
+        x: Array,
+        reduced: tuple[int, ...],
+        parameters: Parameters,
+        scale: Scale,
+        mask: Mask,
+        running: tuple[Array | None, Array | None],
+        out: Any,
+        want: str,
+    ) -> tuple[Array, ...]:
+        count, mean, var = _engine_masked.statistics(backend, x, reduced, scale, mask)
+        given = mean, var, reduced, parameters, scale, mask
+        result = _engine_masked.apply(backend, x, *given, out=out, want=want)
+        update_masked(backend, count, mean, var, self.biased, self.momentum, *running)
+        return result
 
     def update(
         self, backend: Any, mean: Array, var: Array, count: int, running_mean: Array | None, running_var: Array | None

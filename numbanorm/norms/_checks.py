@@ -8,12 +8,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from numbanorm import _engine, _engine_masked
 from numbanorm._arguments import as_array, as_parameter, check_out
 from numbanorm._axes import canonicalize_axis
 from numbanorm._backend import backend_for
 from numbanorm._dtypes import norm_dtype
-from numbanorm._engine import Parameters
+from numbanorm._engine import Parameters, Scale
 from numbanorm._errors import ShapeError, degenerate_instance, wrong_length, wrong_parameter_shape
+from numbanorm._masks import Mask
 
 Array = NDArray[Any]
 
@@ -26,6 +28,25 @@ def checked_input(x: Any, out: Any, **operands: Any) -> tuple[Array, Any]:
     backend = backend_for({"x": array, "out": out, **operands})
     check_out(out, array.shape, norm_dtype(array.dtype))
     return array, backend
+
+
+def normalized(
+    backend: Any,
+    x: Array,
+    reduced: tuple[int, ...],
+    parameters: Parameters,
+    scale: Scale,
+    mask: Mask | None,
+    out: Any,
+    return_stats: bool,
+) -> Any:
+    """y, or y, mean and rstd, of x with its own statistics."""
+    want = "rstd" if return_stats else ""
+    if mask is None:
+        result = _engine.normalize(backend, x, reduced, parameters, scale, out=out, want=want)
+    else:
+        result = _engine_masked.normalize(backend, x, reduced, parameters, scale, mask, out=out, want=want)
+    return result if return_stats else result[0]
 
 
 def delivered(result: tuple[Array, ...], return_stats: bool) -> Any:

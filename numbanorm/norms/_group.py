@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine
 from numbanorm._arrays import HOST, place_of
 from numbanorm._engine import checked_scale
 from numbanorm._errors import check_groups, degenerate_batch
 from numbanorm._guests import everywhere
-from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, other_axes, sample_axis_of
+from numbanorm._masks import MaskArguments
+from numbanorm.norms._checks import (
+    channel_axis_of,
+    channel_parameters,
+    checked_input,
+    normalized,
+    other_axes,
+    sample_axis_of,
+)
 
 Array = NDArray[Any]
 
@@ -27,6 +34,10 @@ def group_norm(
     *,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -48,6 +59,14 @@ def group_norm(
         Added to the variance.
     channel_axis : int
         Axis of the channels; the first of the others is that of the samples.
+    where : array_like of bool, optional
+        Which elements take part, broadcast to x. The others count in no statistic, whatever they hold.
+    lengths : array_like of int, optional
+        (N,), of padded samples: how many of the first elements along `length_axis` take part.
+    length_axis : int, optional
+        By default the first axis that is neither the samples' nor the channels'.
+    padding : {"zero", "keep"}
+        What becomes of elements that take no part: 0, or what x holds there.
     out : array, optional
         Where to put the result; x itself is allowed.
     return_stats : bool
@@ -72,7 +91,7 @@ def group_norm(
     >>> nn.group_norm(np.array([[1.0, 3.0, 10.0, 50.0]]), 2).round(3)
     array([[-1.,  1., -1.,  1.]])
     """
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=where)
     axis = channel_axis_of(array, channel_axis)
     channels = array.shape[axis]
     num_groups = index(num_groups)
@@ -87,8 +106,10 @@ def group_norm(
     target = None if out is None else (np.asarray(out) if place_of(out) is HOST else out).reshape(shape)
     reduced = other_axes(len(shape), axis, sample_axis_of(axis) + (axis == 0))
     features = ((axis, axis + 1), gamma, beta)
-    want = "rstd" if return_stats else ""
-    y, *statistics = _engine.normalize(backend, array.reshape(shape), reduced, features, scale, out=target, want=want)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    split_mask = None if mask is None else mask.split(shape, axis)
+    result = normalized(backend, array.reshape(shape), reduced, features, scale, split_mask, target, return_stats)
+    y, *statistics = result if return_stats else (result,)
     y = out if out is not None else y.reshape(array.shape)
     if not return_stats:
         return y

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine
+from numbanorm import _engine, _engine_masked
 from numbanorm._arrays import place_of
 from numbanorm._engine import checked_scale
 from numbanorm._guests import everywhere
+from numbanorm._masks import EVERYTHING, MaskArguments
 from numbanorm._reduction import moments
 from numbanorm.norms._batch import BatchNormSettings
-from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, spatial_axes
+from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, normalized, spatial_axes
+from numbanorm.norms._running import update_masked
 
 Array = NDArray[Any]
 
@@ -27,6 +29,10 @@ def instance_norm(
     *,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -44,6 +50,14 @@ def instance_norm(
         Added to the variance.
     channel_axis : int
         Axis of the channels; the first of the others is that of the samples.
+    where : array_like of bool, optional
+        Which elements take part, broadcast to x. The others count in no statistic, whatever they hold.
+    lengths : array_like of int, optional
+        (N,), of padded samples: how many of the first elements along `length_axis` take part.
+    length_axis : int, optional
+        By default the first axis that is neither the samples' nor the channels'.
+    padding : {"zero", "keep"}
+        What becomes of elements that take no part: 0, or what x holds there.
     out : array, optional
         Where to put the result; x itself is allowed.
     return_stats : bool
@@ -68,13 +82,13 @@ def instance_norm(
     array([[[-1.,  1.],
             [-1.,  1.]]])
     """
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=where)
     axis = channel_axis_of(array, channel_axis)
     scale = checked_scale("instance_norm", eps)
     parameters = channel_parameters(gamma, beta, array.shape[axis], axis)
     reduced = spatial_axes(array, axis)
-    want = "rstd" if return_stats else ""
-    return delivered(_engine.normalize(backend, array, reduced, parameters, scale, out=out, want=want), return_stats)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    return normalized(backend, array, reduced, parameters, scale, mask, out, return_stats)
 
 
 def tracked_instance_norm(
@@ -88,28 +102,38 @@ def tracked_instance_norm(
     settings: BatchNormSettings,
     out: Any,
     want: str = "",
+    chosen: MaskArguments = EVERYTHING,
 ) -> tuple[Array, ...]:
     """Instance norm of (N, C, ...) that may track statistics, or use the tracked ones in evaluation.
 
     Returns y alone, or with ``want="rstd"`` y, mean and rstd.
     """
     if running_mean is None or running_var is None:
-        untracked = instance_norm(x, gamma, beta, eps=settings.eps, out=out, return_stats=bool(want))
+        options: dict[str, Any] = {"eps": settings.eps, "out": out, "return_stats": bool(want)}
+        untracked = instance_norm(x, gamma, beta, **options, **chosen._asdict())
         return tuple(untracked) if want else (untracked,)
     if not training:
-        return settings(x, gamma, beta, running_mean, running_var, training=False, out=out, want=want)
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
+        return settings(x, gamma, beta, running_mean, running_var, training=False, out=out, want=want, chosen=chosen)
+    operands = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    array, backend = checked_input(x, out, **operands, where=chosen.where)
     parameters = channel_parameters(gamma, beta, array.shape[1], 1)
     reduced = spatial_axes(array, 1)
+    scale = checked_scale("instance_norm", settings.eps)
+    mask = chosen.of(array, 1)
+    if mask is not None:
+        count, means, variances = _engine_masked.statistics(backend, array, reduced, scale, mask)
+        given = means, variances, reduced, parameters, scale, mask
+        result = _engine_masked.apply(backend, array, *given, out=out, want=want)
+        update_masked(backend, count, means, variances, settings.biased, settings.momentum, running_mean, running_var)
+        return result
     place, kept = place_of(array), array.shape[:2]
     dtype = np.dtype(np.float64)
     mean, var = place.empty(prod(kept), dtype), place.empty(prod(kept), dtype)
     if array.size:
         flat = (component.reshape(-1) for component in moments(array, reduced, backend=backend))
         backend.finish_moments(*flat, 0, True, False, mean, var)
-    scale = checked_scale("instance_norm", settings.eps)
     shaped = mean.reshape(kept), var.reshape(kept)
-    result: tuple[Array, ...] = _engine.apply(backend, array, *shaped, reduced, parameters, scale, out=out, want=want)
+    result = _engine.apply(backend, array, *shaped, reduced, parameters, scale, out=out, want=want)
     if array.size:
         new = place.empty(kept[1], dtype), place.empty(kept[1], dtype)
         for statistic, average in zip(shaped, new, strict=True):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numbanorm import _engine
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._engine import checked_scale
 from numbanorm._guests import everywhere
-from numbanorm.norms._checks import axis_parameters, checked_input, delivered
+from numbanorm._masks import MaskArguments
+from numbanorm.norms._checks import axis_parameters, checked_input, normalized
 
 
 @everywhere
@@ -20,6 +20,10 @@ def layer_norm(
     axis: Axis = -1,
     eps: float = 1e-5,
     eps_on: str = "var",
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -40,6 +44,14 @@ def layer_norm(
         Added to the variance. torch's 1e-5; flax and many papers' code use 1e-6.
     eps_on : {"var", "std"}
         "std" divides by ``std + eps``, as the Annotated Transformer does.
+    where : array_like of bool, optional
+        Which elements take part, broadcast to x. The others count in no statistic, whatever they hold.
+    lengths : array_like of int, optional
+        (N,), of padded samples: how many of the first elements along `length_axis` take part.
+    length_axis : int, optional
+        By default the first axis that is neither the samples' nor the channels'.
+    padding : {"zero", "keep"}
+        What becomes of elements that take no part: 0, or what x holds there.
     out : array, optional
         Where to put the result; x itself is allowed.
     return_stats : bool
@@ -66,12 +78,12 @@ def layer_norm(
     array([[-1.225,  0.   ,  1.225],
            [-1.225,  0.   ,  1.225]])
     """
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=where)
     scale = checked_scale("layer_norm", eps, eps_on)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = axis_parameters(gamma, beta, array.shape, axes)
-    want = "rstd" if return_stats else ""
-    return delivered(_engine.normalize(backend, array, axes, parameters, scale, out=out, want=want), return_stats)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    return normalized(backend, array, axes, parameters, scale, mask, out, return_stats)
 
 
 @everywhere
@@ -81,6 +93,10 @@ def rms_norm(
     *,
     axis: Axis = -1,
     eps: float = 1e-6,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -104,9 +120,9 @@ def rms_norm(
     >>> nn.rms_norm(np.array([3.0, 4.0])).round(4)
     array([0.8485, 1.1314])
     """
-    array, backend = checked_input(x, out, gamma=gamma)
+    array, backend = checked_input(x, out, gamma=gamma, where=where)
     scale = checked_scale("rms_norm", eps, use_mean=False)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = axis_parameters(gamma, None, array.shape, axes)
-    want = "rstd" if return_stats else ""
-    return delivered(_engine.normalize(backend, array, axes, parameters, scale, out=out, want=want), return_stats)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    return normalized(backend, array, axes, parameters, scale, mask, out, return_stats)

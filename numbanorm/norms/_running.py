@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm._arrays import place_of
@@ -31,3 +33,43 @@ def update_running(
     for array, updated in zip(given, dense, strict=True):
         if array is not None and updated is not array:
             place.copy(array, updated)
+
+
+def update_masked(
+    backend: Any,
+    count: Array,
+    mean: Array,
+    var: Array,
+    biased: bool,
+    momentum: float,
+    running_mean: Array | None,
+    running_var: Array | None,
+) -> None:
+    """The same from sets of unequal `count`, with biased variances: (C,), or (N, C) to be averaged over N.
+
+    Sets without numbers are left out; a channel that has no others keeps its running statistics.
+    One number has a mean, but no unbiased variance.
+    """
+    place = place_of(mean)
+    count, mean, var = (a.reshape(-1, a.shape[-1]) for a in (count, mean, var))
+    fewest = 0 if biased else 1
+
+    def average(n: Array, values: Array, least: int) -> Array:
+        has = n > least
+        return np.where(has, values, 0).sum(0) / np.maximum(has.sum(0), 1)  # type: ignore[no-any-return]
+
+    new = (
+        place.evaluate(lambda n, m: average(n, m, 0), count, mean),
+        place.evaluate(lambda n, v: average(n, v * n / np.maximum(n - fewest, 1), fewest), count, var),
+    )
+    given = running_mean, running_var
+    updated = [None if array is None else place.duplicate(array) for array in given]
+    backend.update_running(*new, 1.0, momentum, *updated)
+    for array, after, least in zip(given, updated, (0, fewest), strict=True):
+        if array is not None:
+            place.copy(array, place.evaluate(_where_some(least), count, after, array))
+
+
+def _where_some(least: int) -> Callable[[Array, Array, Array], Array]:
+    """A function that takes new values of channels of which a set has more than `least` numbers."""
+    return lambda count, new, old: np.where((count > least).any(0), new, old)

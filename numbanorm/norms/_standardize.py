@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine
 from numbanorm._arguments import as_parameter
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._engine import Parameters, checked_scale
 from numbanorm._errors import ShapeError
 from numbanorm._guests import everywhere
-from numbanorm.norms._checks import checked_input
+from numbanorm._masks import MaskArguments
+from numbanorm.norms._checks import checked_input, normalized
 
 Array = NDArray[Any]
 
@@ -28,6 +28,10 @@ def standardize(
     eps: float = 1e-5,
     eps_on: str = "var",
     ddof: float = 0,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Any:
     """Subtract the mean over `axis` and divide by the standard deviation (z-score).
@@ -49,6 +53,14 @@ def standardize(
         "std" divides by ``std + eps`` instead.
     ddof : float
         Delta degrees of freedom of the variance.
+    where : array_like of bool, optional
+        Which elements take part, broadcast to x. The others count in no statistic, whatever they hold.
+    lengths : array_like of int, optional
+        (N,), of padded samples: how many of the first elements along `length_axis` take part.
+    length_axis : int, optional
+        By default the first axis that is neither the samples' nor the channels'.
+    padding : {"zero", "keep"}
+        What becomes of elements that take no part: 0, or what x holds there.
     out : array, optional
         Where to put the result; x itself is allowed.
 
@@ -70,12 +82,12 @@ def standardize(
     >>> nn.standardize(np.array([1.0, 2.0, 3.0]), eps=0).round(4)
     array([-1.2247,  0.    ,  1.2247])
     """
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=where)
     scale = checked_scale("standardize", eps, eps_on, ddof=ddof)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = _broadcast_parameters(gamma, beta, array.shape)
-    y: Array = _engine.normalize(backend, array, axes, parameters, scale, out=out)[0]
-    return y
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    return normalized(backend, array, axes, parameters, scale, mask, out, False)
 
 
 def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Parameters:

@@ -8,6 +8,7 @@ from numbanorm._engine import Scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, other_axes
 from numbanorm.norms_backward._checks import checked_gradient, checked_statistic, count_of
 
@@ -22,6 +23,10 @@ def batch_norm_backward(
     *,
     training: bool,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.batch_norm`.
@@ -50,6 +55,8 @@ def batch_norm_backward(
         As in the forward.
     channel_axis : int
         As in the forward.
+    where, lengths, length_axis, padding
+        As in the forward. What took no part has no gradient: dx is 0 there, or with ``padding="keep"`` dy.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -77,7 +84,7 @@ def batch_norm_backward(
     >>> dx.round(3).ravel(), dgamma.round(3), dbeta
     (array([ 0.229, -0.344,  0.115]), array([-1.069]), array([1.]))
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
     features, gamma, _ = channel_parameters(gamma, None, array.shape[axis], axis)
     reduced = other_axes(array.ndim, axis)
@@ -85,5 +92,6 @@ def batch_norm_backward(
         raise degenerate_batch(array.shape)
     mean, rstd = (checked_statistic(n, s, array.shape, reduced) for n, s in (("mean", mean), ("rstd", rstd)))
     has = gamma is not None
-    sets = Sets(reduced, features, fixed=not training, dgamma=has, dbeta=has, channels=True)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    sets = Sets(reduced, features, fixed=not training, dgamma=has, dbeta=has, channels=True, mask=mask)
     return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, Scale(0.0), out)

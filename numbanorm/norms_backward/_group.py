@@ -14,6 +14,7 @@ from numbanorm._engine import Scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._errors import ShapeError, check_groups, degenerate_batch
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.norms._checks import (
     channel_axis_of,
     channel_parameters,
@@ -35,6 +36,10 @@ def instance_norm_backward(
     rstd: Any,
     *,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.instance_norm`.
@@ -57,6 +62,8 @@ def instance_norm_backward(
         channels, in the order of x's axes.
     channel_axis : int
         As in the forward.
+    where, lengths, length_axis, padding
+        As in the forward. What took no part has no gradient: dx is 0 there, or with ``padding="keep"`` dy.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -82,13 +89,14 @@ def instance_norm_backward(
     >>> nn.instance_norm_backward(np.array([[[1.0, 0.0, 0.0]]]), x, gamma, mean, rstd)[0].round(3)
     array([[[ 0.229, -0.344,  0.115]]])
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
     features, gamma, _ = channel_parameters(gamma, None, array.shape[axis], axis)
     reduced = spatial_axes(array, axis)
     mean, rstd = (checked_statistic(n, s, array.shape, reduced) for n, s in (("mean", mean), ("rstd", rstd)))
     has = gamma is not None
-    sets = Sets(reduced, features if has else (), dgamma=has, dbeta=has)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    sets = Sets(reduced, features if has else (), dgamma=has, dbeta=has, mask=mask)
     return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, Scale(0.0), out)
 
 
@@ -102,6 +110,10 @@ def group_norm_backward(
     rstd: Any,
     *,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.group_norm`.
@@ -126,6 +138,8 @@ def group_norm_backward(
         per channel, and without the spatial axes: (N, num_groups).
     channel_axis : int
         As in the forward.
+    where, lengths, length_axis, padding
+        As in the forward. What took no part has no gradient: dx is 0 there, or with ``padding="keep"`` dy.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -153,7 +167,7 @@ def group_norm_backward(
     >>> nn.group_norm_backward(dy, x, 2, gamma, mean, rstd)[0].round(3)
     array([[ 0.229, -0.344,  0.115,  0.   ,  0.   ,  0.   ]])
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
     channels = array.shape[axis]
     num_groups = index(num_groups)
@@ -167,7 +181,9 @@ def group_norm_backward(
     mean, rstd = (_per_group(n, s, array, axis, shape, reduced) for n, s in (("mean", mean), ("rstd", rstd)))
     has = gamma is not None
     # Where there is one group, or one channel in each, that axis of features is dropped by the plan.
-    sets = Sets(reduced, (axis, axis + 1) if has else (), dgamma=has, dbeta=has)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    mask = None if mask is None else mask.split(shape, axis)
+    sets = Sets(reduced, (axis, axis + 1) if has else (), dgamma=has, dbeta=has, mask=mask)
     target = None if out is None else (np.asarray(out) if place_of(out) is HOST else out).reshape(shape)
     gamma = None if gamma is None else gamma.reshape(split)
     dx, *rest = normalize_backward(

@@ -13,6 +13,7 @@ from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import Scale, apply, checked_scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.norms._checks import axis_parameters
 from numbanorm.norms_backward._checks import checked_gradient, checked_statistic
 
@@ -32,6 +33,10 @@ def layer_norm_backward(
     eps_on: str = "var",
     beta: Any = None,
     recompute: bool = False,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.layer_norm`.
@@ -64,6 +69,8 @@ def layer_norm_backward(
         x need not be kept, nor mean, which may be None. xhat is as good as the rounding of y leaves
         it: digits are lost where gamma is small beside beta, and in 16 bits. On a device it takes
         memory of x's size while it runs, and waits once, for a look at gamma.
+    where, lengths, length_axis, padding
+        As in the forward. What took no part has no gradient: dx is 0 there, or with ``padding="keep"`` dy.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -98,7 +105,8 @@ def layer_norm_backward(
     array([[ 0.229, -0.344,  0.115]])
     """
     scale = checked_scale("layer_norm", eps, eps_on)
-    return _backward(dy, x, gamma, beta, mean, rstd, axis, scale, recompute, out)
+    chosen = MaskArguments(where, lengths, length_axis, padding)
+    return _backward(dy, x, gamma, beta, mean, rstd, axis, scale, recompute, chosen, out)
 
 
 @everywhere
@@ -111,6 +119,10 @@ def rms_norm_backward(
     *,
     axis: Axis = -1,
     recompute: bool = False,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.rms_norm`.
@@ -140,7 +152,9 @@ def rms_norm_backward(
     >>> dx.round(4), dgamma.round(4)
     (array([ 0.181 , -0.1358]), array([0.8485, 0.    ]))
     """
-    return _backward(dy, x, gamma, None, None, rstd, axis, Scale(0.0, use_mean=False), recompute, out)
+    chosen = MaskArguments(where, lengths, length_axis, padding)
+    scale = Scale(0.0, use_mean=False)
+    return _backward(dy, x, gamma, None, None, rstd, axis, scale, recompute, chosen, out)
 
 
 def _backward(
@@ -153,14 +167,18 @@ def _backward(
     axis: Axis,
     scale: Scale,
     recompute: bool,
+    chosen: MaskArguments,
     out: Any,
 ) -> Gradients:
     """A norm whose parameters vary over the axes of its statistics."""
     beta = beta if recompute else None
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, beta)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, beta, chosen.where)
     axes = canonicalize_axes(axis, array.ndim)
     features, gamma, beta = axis_parameters(gamma, beta, array.shape, axes)
     rstd = checked_statistic("rstd", rstd, array.shape, axes)
+    mask = chosen.of(array)
+    if recompute and mask is not None:
+        raise ValueError("recompute from y does not know where or lengths; keep x and call without recompute")
     if recompute:
         _check_recoverable(gamma)
     if recompute and backend.name == "cuda":
@@ -172,7 +190,8 @@ def _backward(
         mean = rstd
     has = gamma is not None
     varies = has or beta is not None
-    sets = Sets(axes, features if varies else (), dgamma=has, dbeta=has and scale.use_mean, from_output=recompute)
+    features, dbeta = features if varies else (), has and scale.use_mean
+    sets = Sets(axes, features, dgamma=has, dbeta=dbeta, from_output=recompute, mask=mask)
     return normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, scale, out, beta=beta)
 
 

@@ -13,6 +13,7 @@ from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._engine import Scale, checked_scale, saved
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
+from numbanorm._masks import Mask, MaskArguments
 from numbanorm._reduction import moments
 from numbanorm.norms._standardize import _broadcast_parameters
 from numbanorm.norms_backward._checks import checked_gradient, checked_statistic
@@ -32,6 +33,10 @@ def standardize_backward(
     eps: float = 1e-5,
     eps_on: str = "var",
     ddof: float = 0,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.standardize`.
@@ -54,6 +59,8 @@ def standardize_backward(
         ``1 / sqrt(var + eps)`` or, with ``eps_on="std"``, ``1 / (std + eps)``.
     axis, eps, eps_on, ddof
         As in the forward.
+    where, lengths, length_axis, padding
+        As in the forward. What took no part has no gradient: dx is 0 there, or with ``padding="keep"`` dy.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -79,28 +86,30 @@ def standardize_backward(
     >>> dx.round(3), dgamma, dbeta
     (array([ 0.229, -0.344,  0.115]), None, None)
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
     scale = checked_scale("standardize", eps, eps_on, ddof=ddof)
     axes = canonicalize_axes(axis, array.ndim)
     features, compact, _ = _broadcast_parameters(gamma, None, array.shape)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
     if mean is None or rstd is None:
-        mean, rstd = _statistics(backend, array, axes, scale)
+        mean, rstd = _statistics(backend, array, axes, scale, mask)
     mean, rstd = (checked_statistic(n, s, array.shape, axes) for n, s in (("mean", mean), ("rstd", rstd)))
     has = compact is not None
-    sets = Sets(axes, features, dgamma=has, dbeta=has)
+    sets = Sets(axes, features, dgamma=has, dbeta=has, mask=mask)
     dx, *rest = normalize_backward(backend, gradient, array, compact, mean, rstd, sets, scale, out)
     shape = np.shape(gamma) if has else ()
     dgamma, dbeta = (None if g is None else g.reshape(shape) for g in rest)
     return dx, dgamma, dbeta
 
 
-def _statistics(backend: Any, x: Array, axes: tuple[int, ...], scale: Scale) -> tuple[Array, Array]:
+def _statistics(backend: Any, x: Array, axes: tuple[int, ...], scale: Scale, mask: Mask | None) -> tuple[Array, Array]:
     """mean and rstd of x over `axes`, with x's rank."""
     place = place_of(x)
     shape = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
     dtype = np.dtype(np.float64)
     mean, var = place.zeros(prod(shape), dtype), place.zeros(prod(shape), dtype)
     if x.size:
-        flat = (component.reshape(-1) for component in moments(x, axes, backend=backend))
+        weights = None if mask is None else mask.weights(place)
+        flat = (component.reshape(-1) for component in moments(x, axes, weights, backend))
         backend.finish_moments(*flat, scale.ddof, scale.use_mean, False, mean, var)
     return saved(x, mean.reshape(shape), var.reshape(shape), scale)
