@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from numbanorm import _arrays, _engine, _layout
 from numbanorm._application import flat
 from numbanorm._engine import Scale
+from numbanorm._engine_masked_backward import by_formula
 from numbanorm._masks import Mask
 from numbanorm._norm_plan import NormPlan, inverse, norm_plan
 
@@ -74,6 +75,12 @@ def normalize_backward(
         dx = out if out is not None else _engine.empty(place, plan)
         zero = place.zeros(tuple(x.shape[axis] for axis in sets.features), plan.compute)
         return dx, zero if sets.dgamma else None, zero.copy() if sets.dbeta else None
+    if sets.mask is not None and backend.name == "cuda":
+        axes = sets.reduced, sets.features
+        dx, *rest = by_formula(place, dy, x, gamma, mean, rstd, axes, sets.fixed, scale, sets.mask)
+        target = _engine.empty(place, plan) if out is None else out
+        place.copy(target, dx)
+        return target, rest[0] if sets.dgamma else None, rest[1] if sets.dbeta else None
     if plan.norm.launcher is None:
         return _gathered(backend, place, dy, x, gamma, beta, mean, rstd, sets, scale, plan, out)
     if out is not None and _engine._can_hold(place, out, x, plan.dtype, (sets.features, gamma, beta)):

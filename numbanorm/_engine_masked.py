@@ -104,7 +104,7 @@ def apply(
         y = _apply_fused(backend, x, mean, var, reduced, spread, plan, scale, mask, out)
     else:
         y = _engine.apply(backend, x, mean, var, reduced, parameters, scale)[0]
-        y = _put_right(place, x, y, mask, out)
+        y = put_right(place, x, y, mask, out)
     if not want:
         return (y,)
     shape = tuple(1 if axis in reduced else n for axis, n in enumerate(x.shape))
@@ -149,7 +149,7 @@ def _apply_fused(
     return y if out is None else _engine._delivered(place, y, out)
 
 
-def _put_right(place: Any, x: Array, y: Array, mask: Mask, out: Array | None) -> Array:
+def put_right(place: Any, x: Array, y: Array, mask: Mask, out: Array | None) -> Array:
     """y, or `out`, with zeros or x itself where x has no part."""
     if mask.keep:
         filled = place.evaluate(np.where, mask.boolean_at(place), y, x)

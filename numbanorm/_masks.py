@@ -133,6 +133,16 @@ class Mask:
             lengths = Lengths(lengths.values, sample_axis, length_axis)
         return Mask(where, lengths, shape, self.keep)
 
+    def part(self, piece: tuple[slice, ...]) -> MaskArguments:
+        """What to say of ``x[piece]``, in which axes but the samples' are whole."""
+        where = None if self.where is None else self.where[piece]
+        padding = "keep" if self.keep else "zero"
+        if self.lengths is None:
+            return MaskArguments(where, padding=padding)
+        values, sample_axis, length_axis = self.lengths
+        lengths = values[piece[sample_axis]] if sample_axis < len(piece) else values
+        return MaskArguments(where, lengths, length_axis, padding)
+
     def transposed(self, order: Axes) -> Mask:
         """Of x with its axes in this order."""
         where = None if self.where is None else self.where.transpose(order)

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine
 from numbanorm._arguments import as_array, as_parameter
 from numbanorm._arrays import place_of
 from numbanorm._dtypes import norm_dtype
 from numbanorm._engine import Parameters, checked_scale
 from numbanorm._errors import ShapeError
 from numbanorm._guests import as_host, everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
-from numbanorm.norms._checks import channel_axis_of, checked_input, delivered, sample_axis_of, spatial_axes
+from numbanorm.norms._checks import channel_axis_of, checked_input, normalized, sample_axis_of, spatial_axes
 from numbanorm.norms._moments import mean_and_var
 
 Array = NDArray[Any]
@@ -28,6 +28,10 @@ def adaptive_instance_norm(
     *,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -47,6 +51,8 @@ def adaptive_instance_norm(
         Added to both variances.
     channel_axis : int
         Axis of the channels in both; the first of the others is that of the samples.
+    where, lengths, length_axis, padding
+        As in :func:`instance_norm`, of the content.
     out : array, optional
         Where to put the result; `content` itself is allowed.
     return_stats : bool
@@ -76,13 +82,13 @@ def adaptive_instance_norm(
     >>> nn.adaptive_instance_norm(content, style, eps=0)
     array([[[10., 14.]]])
     """
-    array, backend = checked_input(content, out, style=style)
+    array, backend = checked_input(content, out, style=style, where=where)
     axis = channel_axis_of(array, channel_axis)
     scale = checked_scale("adaptive_instance_norm", eps)
     reduced = spatial_axes(array, axis)
     parameters = style_parameters(backend, checked_style(style, array, axis), array, axis, eps)
-    want = "rstd" if return_stats else ""
-    return delivered(_engine.normalize(backend, array, reduced, parameters, scale, out=out, want=want), return_stats)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    return normalized(backend, array, reduced, parameters, scale, mask, out, return_stats)
 
 
 adain = adaptive_instance_norm
@@ -106,7 +112,7 @@ def checked_style(style: Any, content: Array, axis: int) -> Array:
 def style_parameters(backend: Any, style: Array, content: Array, axis: int, eps: float) -> Parameters:
     """Standard deviation and mean of a style as the content's parameters, for each sample and channel."""
     place = place_of(style)
-    mean, var = mean_and_var(backend, style, spatial_axes(style, axis))
+    _, mean, var = mean_and_var(backend, style, spatial_axes(style, axis))
     std = place.evaluate(lambda v: np.reciprocal(reciprocal_std(v, eps, False)), var)
     return per_sample(axis), *(place.dense(np.broadcast_to(p, content_sets(content, axis))) for p in (std, mean))
 
@@ -132,6 +138,10 @@ def conditional_instance_norm(
     *,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -149,7 +159,7 @@ def conditional_instance_norm(
     labels : array_like
         (N,), integers from 0 to n_styles - 1. They are checked on the host: labels on a device are
         waited for.
-    eps, channel_axis, out, return_stats
+    eps, channel_axis, where, lengths, length_axis, padding, out, return_stats
         As in :func:`instance_norm`.
 
     Returns
@@ -174,7 +184,7 @@ def conditional_instance_norm(
     <BLANKLINE>
            [[-5., 15.]]])
     """
-    array, backend = checked_input(x, out, gammas=gammas, betas=betas)
+    array, backend = checked_input(x, out, gammas=gammas, betas=betas, where=where)
     axis = channel_axis_of(array, channel_axis)
     scale = checked_scale("conditional_instance_norm", eps)
     reduced = spatial_axes(array, axis)
@@ -184,8 +194,8 @@ def conditional_instance_norm(
     n_styles = max((len(t) for t in (gammas, betas) if t is not None), default=None)
     labels = checked_labels(labels, array.shape[sample_axis_of(axis)], n_styles)
     parameters = per_sample(axis), rows_of(gammas, labels, axis), rows_of(betas, labels, axis)
-    want = "rstd" if return_stats else ""
-    return delivered(_engine.normalize(backend, array, reduced, parameters, scale, out=out, want=want), return_stats)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    return normalized(backend, array, reduced, parameters, scale, mask, out, return_stats)
 
 
 def checked_table(name: str, table: Any, channels: int) -> Array | None:

@@ -13,7 +13,14 @@ from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
 from numbanorm._masks import EVERYTHING, Mask, MaskArguments
-from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, other_axes
+from numbanorm.norms._checks import (
+    applied,
+    channel_axis_of,
+    channel_parameters,
+    checked_input,
+    delivered,
+    other_axes,
+)
 from numbanorm.norms._running import update_masked, update_running
 
 Array = NDArray[Any]
@@ -157,10 +164,7 @@ class BatchNormSettings(NamedTuple):
             return self._train(backend, array, reduced, parameters, scale, mean, var, out, want)
         if mean is None or var is None:
             raise ValueError("batch_norm in evaluation needs running_mean and running_var, but got None")
-        if mask is not None:
-            given = mean, var, reduced, parameters, scale, mask
-            return _engine_masked.apply(backend, array, *given, out=out, want=want)
-        return _engine.apply(backend, array, mean, var, reduced, parameters, scale, out=out, want=want)
+        return applied(backend, array, mean, var, reduced, parameters, scale, mask, out, want)
 
     def _train(
         self,

@@ -49,6 +49,24 @@ def normalized(
     return result if return_stats else result[0]
 
 
+def applied(
+    backend: Any,
+    x: Array,
+    mean: Array,
+    var: Array,
+    reduced: tuple[int, ...],
+    parameters: Parameters,
+    scale: Scale,
+    mask: Mask | None,
+    out: Any,
+    want: str = "",
+) -> tuple[Array, ...]:
+    """y, or with ``want="rstd"`` y, mean and rstd, of x with given statistics of the kept axes' shape."""
+    if mask is None:
+        return _engine.apply(backend, x, mean, var, reduced, parameters, scale, out=out, want=want)
+    return _engine_masked.apply(backend, x, mean, var, reduced, parameters, scale, mask, out=out, want=want)
+
+
 def delivered(result: tuple[Array, ...], return_stats: bool) -> Any:
     """What the caller asked for of a result."""
     return result if return_stats else result[0]

@@ -15,6 +15,7 @@ from numbanorm._arrays import HOST, place_of
 from numbanorm._engine import checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
+from numbanorm._masks import EVERYTHING, MaskArguments
 from numbanorm._norm_plan import norm_plan
 from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._checks import channel_axis_of, checked_input, delivered, other_axes, sample_axis_of
@@ -35,6 +36,10 @@ def ghost_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -54,7 +59,7 @@ def ghost_batch_norm(
         As in :func:`batch_norm`; parameters are shared by all virtual batches.
     virtual_batch_size : int
         Most samples of a virtual batch.
-    training, momentum, eps, channel_axis, out
+    training, momentum, eps, channel_axis, where, lengths, length_axis, padding, out
         As in :func:`batch_norm`. The first axis that is not the channels' is that of the samples.
     return_stats : bool
         Also return the statistics of every virtual batch.
@@ -82,10 +87,11 @@ def ghost_batch_norm(
     """
     settings = BatchNormSettings(momentum, eps, channel_axis, biased=False)
     operands = (x, gamma, beta, running_mean, running_var)
+    chosen = MaskArguments(where, lengths, length_axis, padding)
     if not training:
         want = "rstd" if return_stats else ""
-        return delivered(settings(*operands, training=False, out=out, want=want), return_stats)
-    return delivered(train(settings, operands, virtual_batch_size, None, out, return_stats), return_stats)
+        return delivered(settings(*operands, training=False, out=out, want=want, chosen=chosen), return_stats)
+    return delivered(train(settings, operands, virtual_batch_size, None, out, return_stats, chosen), return_stats)
 
 
 def train(
@@ -95,20 +101,27 @@ def train(
     momenta: Sequence[float] | None,
     out: Any,
     want: bool,
+    chosen: MaskArguments = EVERYTHING,
 ) -> tuple[Array, ...]:
     """y, and with `want` the rows of means and rstds; `momenta` gives each virtual batch a momentum of its own."""
     x, gamma, beta, running_mean, running_var = operands
     given = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-    array, _ = checked_input(x, out, **given)
+    array, _ = checked_input(x, out, **given, where=chosen.where)
     axis = channel_axis_of(array, settings.channel_axis)
     checked_scale("ghost_batch_norm", settings.eps, positive=True)
     pieces = virtual_batches(array, axis, virtual_batch_size)
+    mask = chosen.of(array, axis)
     place = place_of(array)
     y = _target(place, array, out)
     rows: list[tuple[Array, ...]] = []
     for i, piece in enumerate(pieces):
         step = settings if momenta is None else settings._replace(momentum=momenta[i])
-        result = step(array[piece], *operands[1:], training=True, out=y[piece], want="rstd" if want else "")
+        options: dict[str, Any] = {
+            "out": y[piece],
+            "want": "rstd" if want else "",
+            "chosen": mask.part(piece) if mask else EVERYTHING,
+        }
+        result = step(array[piece], *operands[1:], training=True, **options)
         rows.append(result[1:])
     if out is not None and not place.overlap(out, y):
         place.copy(out, y)

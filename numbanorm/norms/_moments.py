@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm._arrays import place_of
+from numbanorm._masks import Mask
 from numbanorm._reduction import moments
 from numbanorm.norms._checks import other_axes
 
@@ -25,9 +26,12 @@ def finished(backend: Any, data: Array) -> tuple[Array, Array]:
     return mean.reshape(shape), var.reshape(shape)
 
 
-def mean_and_var(backend: Any, x: Array, reduced: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and biased variance of x over some axes, in the shape of the others; zeros of an empty x."""
+def mean_and_var(
+    backend: Any, x: Array, reduced: tuple[int, ...], mask: Mask | None = None
+) -> tuple[Array, Array, Array]:
+    """Count, mean and biased variance of x over some axes, in the shape of the others; zeros of an empty x."""
     if x.size == 0:
         kept = tuple(x.shape[axis] for axis in other_axes(x.ndim, *reduced))
-        return place_of(x).zeros(kept), place_of(x).zeros(kept)
-    return finished(backend, moments(x, reduced, backend=backend))
+        return place_of(x).zeros(kept), place_of(x).zeros(kept), place_of(x).zeros(kept)
+    data = moments(x, reduced, None if mask is None else mask.weights(place_of(x)), backend)
+    return data[0, ...], *finished(backend, data)

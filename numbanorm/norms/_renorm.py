@@ -8,17 +8,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine
 from numbanorm._arguments import as_running
 from numbanorm._arrays import place_of
 from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
-from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, other_axes
+from numbanorm.norms._checks import (
+    applied,
+    channel_axis_of,
+    channel_parameters,
+    checked_input,
+    delivered,
+    other_axes,
+)
 from numbanorm.norms._moments import mean_and_var
-from numbanorm.norms._running import update_running
+from numbanorm.norms._running import update_masked, update_running
 
 Array = NDArray[Any]
 
@@ -37,6 +44,10 @@ def batch_renorm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -72,7 +83,7 @@ def batch_renorm(
         the defaults (3 and 5) over the first 40,000 and 25,000 steps.
     momentum : float
         Weight of the *new* statistics; the article takes 0.01.
-    eps, channel_axis, out
+    eps, channel_axis, where, lengths, length_axis, padding, out
         As in :func:`batch_norm`.
     return_stats : bool
         Also return what the gradient needs.
@@ -107,7 +118,7 @@ def batch_renorm(
     (array([0.3]), array([1.21]))
     """
     operands = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-    array, backend = checked_input(x, out, **operands)
+    array, backend = checked_input(x, out, **operands, where=where)
     axis = channel_axis_of(array, channel_axis)
     channels = array.shape[axis]
     scale = checked_scale("batch_renorm", eps, positive=training)
@@ -118,22 +129,30 @@ def batch_renorm(
         raise ValueError("batch_renorm needs running_mean and running_var, in training too, but got None")
     check_limits(r_max, d_max)
     reduced = other_axes(array.ndim, axis)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
     want = "rstd" if return_stats else ""
     if not training:
-        result = _engine.apply(backend, array, running, spread, reduced, parameters, scale, out=out, want=want)
+        result = applied(backend, array, running, spread, reduced, parameters, scale, mask, out, want)
         return delivered((*result, *_corrections(array, axis, None)), return_stats)
     if prod([array.shape[i] for i in reduced]) == 1:
         raise degenerate_batch(array.shape)
-    mean, var = mean_and_var(backend, array, reduced)
+    count, mean, var = mean_and_var(backend, array, reduced, mask)
     renorm = Renorm(float(eps), float(r_max), float(d_max))
     place = place_of(array)
     r, d = (place.evaluate(f, mean, var, running, spread) for f in (renorm.r, renorm.d))
+    if mask is not None:  # a channel without elements is corrected by nothing, and has no part in a gradient
+        r = place.evaluate(lambda n, ratio: np.where(n > 0, ratio, 1), count, r)
+        d = place.evaluate(lambda n, distance: np.where(n > 0, distance, 0), count, d)
     features, gamma, beta = parameters
     gamma, beta = scaled(place, gamma, r), shifted(place, gamma, beta, d)
-    result = _engine.apply(backend, array, mean, var, reduced, (features, gamma, beta), scale, out=out, want=want)
+    result = applied(backend, array, mean, var, reduced, (features, gamma, beta), scale, mask, out, want)
     if array.size:
         new = place.evaluate(lambda v, old: renorm.updated(v, old, momentum), var, spread)
-        update_running(backend, mean, var, 1.0, momentum, running, None)
+        if mask is not None:
+            new = place.evaluate(lambda n, after, old: np.where(n > 0, after, old), count, new, spread)
+            update_masked(backend, count, mean, var, True, momentum, running, None)
+        else:
+            update_running(backend, mean, var, 1.0, momentum, running, None)
         place.copy(spread, new)
     return delivered((*result, *_corrections(array, axis, (r, d))), return_stats)
 

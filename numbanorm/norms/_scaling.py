@@ -8,20 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine
+from numbanorm import _engine, _engine_masked
 from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes, canonicalize_axis
 from numbanorm._dtypes import compute_dtype, norm_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._guests import everywhere
-from numbanorm.norms._checks import channel_parameters, checked_input, other_axes
+from numbanorm._masks import Mask, MaskArguments
+from numbanorm.norms._checks import applied, channel_parameters, checked_input, other_axes
 from numbanorm.norms._moments import mean_and_var
 
 Array = NDArray[Any]
 
 
 @everywhere
-def z_score(x: Any, axis: Axis = 0, *, ddof: float = 0, out: Any = None) -> Any:
+def z_score(
+    x: Any,
+    axis: Axis = 0,
+    *,
+    ddof: float = 0,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
+    out: Any = None,
+) -> Any:
     """Subtract the mean over `axis` and divide by the standard deviation; equal numbers become 0.
 
     What scikit-learn's ``StandardScaler`` does to the columns of a table. Unlike
@@ -35,6 +46,8 @@ def z_score(x: Any, axis: Axis = 0, *, ddof: float = 0, out: Any = None) -> Any:
         Axes that share one mean and variance; None means all.
     ddof : float
         Delta degrees of freedom of the variance.
+    where, lengths, length_axis, padding
+        As in :func:`standardize`.
     out : array, optional
         Where to put the result; x itself is allowed.
 
@@ -55,21 +68,33 @@ def z_score(x: Any, axis: Axis = 0, *, ddof: float = 0, out: Any = None) -> Any:
     array([[-1.,  0.],
            [ 1.,  0.]])
     """
-    array, backend = checked_input(x, out)
+    array, backend = checked_input(x, out, where=where)
     norm_dtype(array.dtype)
     axes = canonicalize_axes(axis, array.ndim)
-    place = place_of(array)
-    mean, var = mean_and_var(backend, array, axes)
-    n = prod(array.shape[i] for i in axes)
-    divided = 1.0 if not ddof else float(np.divide(n, max(n - ddof, 0)) if n > ddof else np.nan)
-    var = place.evaluate(lambda v: np.where(v == 0, 1, v * divided), var)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    count, mean, var = mean_and_var(backend, array, axes, mask)
+
+    def divisor(n: Array, v: Array) -> Array:
+        unbiased = v * n / np.where(n > ddof, n - ddof, np.nan)
+        return np.where(v == 0, 1, unbiased if ddof else v)
+
+    var = place_of(array).evaluate(divisor, count, var)
     scale = checked_scale("z_score", 0.0)
-    y: Array = _engine.apply(backend, array, mean, var, axes, ((), None, None), scale, out=out)[0]
-    return y
+    return applied(backend, array, mean, var, axes, ((), None, None), scale, mask, out)[0]
 
 
 @everywhere
-def min_max_scale(x: Any, axis: Axis = 0, *, feature_range: tuple[float, float] = (0.0, 1.0), out: Any = None) -> Any:
+def min_max_scale(
+    x: Any,
+    axis: Axis = 0,
+    *,
+    feature_range: tuple[float, float] = (0.0, 1.0),
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
+    out: Any = None,
+) -> Any:
     """Map the range of the numbers over `axis` onto `feature_range`; equal numbers become its lower end.
 
     ``y = (x - min) / (max - min) * (upper - lower) + lower``, as scikit-learn's ``MinMaxScaler``.
@@ -82,6 +107,8 @@ def min_max_scale(x: Any, axis: Axis = 0, *, feature_range: tuple[float, float] 
         Axes that share one range; None means all.
     feature_range : (float, float)
         What the least and the largest number become.
+    where, lengths, length_axis, padding
+        As in :func:`standardize`.
     out : array, optional
         Where to put the result; x itself is allowed.
 
@@ -105,7 +132,7 @@ def min_max_scale(x: Any, axis: Axis = 0, *, feature_range: tuple[float, float] 
            [0.5, 0. ],
            [1. , 0. ]])
     """
-    array, backend = checked_input(x, out)
+    array, backend = checked_input(x, out, where=where)
     norm_dtype(array.dtype)
     lower, upper = map(float, feature_range)
     if not lower < upper:
@@ -115,17 +142,38 @@ def min_max_scale(x: Any, axis: Axis = 0, *, feature_range: tuple[float, float] 
     if array.size == 0:
         y = _engine.normalize(backend, array, axes, ((), None, None), Scale(0.0), out=out)[0]
         return y
-    least = place.evaluate(lambda a: a.min(axes).astype(np.float64), array)
-    spread = place.evaluate(lambda a, low: a.max(axes).astype(np.float64) - low, array, least)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    least = _extreme(np.min, array, axes, mask)
+    spread = place.evaluate(np.subtract, _extreme(np.max, array, axes, mask), least)
     gamma = place.evaluate(lambda s: (upper - lower) / np.where(s == 0, 1, s), spread)
     one, beta = (place.evaluate(lambda s, v=v: np.full_like(s, v), least) for v in (1.0, lower))
     kept = other_axes(array.ndim, *axes)
-    y = _engine.apply(backend, array, least, one, axes, (kept, gamma, beta), Scale(0.0), out=out)[0]
-    return y
+    return applied(backend, array, least, one, axes, (kept, gamma, beta), Scale(0.0), mask, out)[0]
+
+
+def _extreme(function: Any, x: Array, axes: tuple[int, ...], mask: Mask | None) -> Array:
+    """np.min or np.max of what takes part, in float64."""
+    place = place_of(x)
+    if mask is None:
+        return place.evaluate(lambda a: function(a, axes).astype(np.float64), x)  # type: ignore[no-any-return]
+    worst = x.dtype.type(np.inf if function is np.min else -np.inf)
+    return place.evaluate(  # type: ignore[no-any-return]
+        lambda a, m: function(np.where(m, a, worst), axes).astype(np.float64), x, mask.boolean_at(place)
+    )
 
 
 @everywhere
-def l2_normalize(x: Any, axis: Axis = -1, *, eps: float = 1e-12, out: Any = None) -> Any:
+def l2_normalize(
+    x: Any,
+    axis: Axis = -1,
+    *,
+    eps: float = 1e-12,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
+    out: Any = None,
+) -> Any:
     """Divide by the Euclidean norm over `axis`: ``y = x / sqrt(sum(x**2) + eps**2)``.
 
     An RMS norm but for a factor of ``sqrt(n)``. ``torch.nn.functional.normalize`` divides by
@@ -139,6 +187,8 @@ def l2_normalize(x: Any, axis: Axis = -1, *, eps: float = 1e-12, out: Any = None
         Axes that share one norm; None means all.
     eps : float
         Keeps zeros zero.
+    where, lengths, length_axis, padding
+        As in :func:`standardize`.
     out : array, optional
         Where to put the result; x itself is allowed.
 
@@ -161,10 +211,15 @@ def l2_normalize(x: Any, axis: Axis = -1, *, eps: float = 1e-12, out: Any = None
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    array, backend = checked_input(x, out)
+    array, backend = checked_input(x, out, where=where)
     norm_dtype(array.dtype)
     axes = canonicalize_axes(axis, array.ndim)
     checked_scale("l2_normalize", eps)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    if mask is not None and array.size:
+        count, mean, squares = _engine_masked.statistics(backend, array, axes, Scale(0.0, use_mean=False), mask)
+        total = place_of(array).evaluate(np.multiply, count, squares)
+        return applied(backend, array, mean, total, axes, ((), None, None), Scale(float(eps) ** 2), mask, out)[0]
     n = max(prod(array.shape[i] for i in axes), 1)
     gamma = place_of(array).constant(n**-0.5, compute_dtype(array.dtype)).reshape(())
     scale = Scale(float(eps) ** 2 / n, use_mean=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +13,17 @@ from numbanorm._arrays import place_of
 from numbanorm._engine import checked_scale
 from numbanorm._errors import ShapeError
 from numbanorm._guests import everywhere
-from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, delivered, spatial_axes
+from numbanorm._masks import MaskArguments
+from numbanorm.norms._checks import (
+    applied,
+    channel_axis_of,
+    channel_parameters,
+    checked_input,
+    delivered,
+    spatial_axes,
+)
 from numbanorm.norms._moments import finished
-from numbanorm.norms._running import update_running
+from numbanorm.norms._running import update_masked, update_running
 
 Array = NDArray[Any]
 
@@ -35,6 +42,10 @@ def switchable_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
     return_stats: bool = False,
 ) -> Any:
@@ -66,8 +77,8 @@ def switchable_norm(
         Whether to use the statistics of the batch.
     momentum : float
         Weight of the *new* statistics; the authors' code has that of the old ones, 0.9.
-    eps, channel_axis, out
-        As in :func:`instance_norm`.
+    eps, channel_axis, where, lengths, length_axis, padding, out
+        As in :func:`instance_norm`; instances and samples without elements have statistics of zero here.
     return_stats : bool
         Also return the instances' mean and biased variance in float64, from which all else follows.
 
@@ -99,7 +110,7 @@ def switchable_norm(
             [-1.,  1.]]])
     """
     operands = {"gamma": gamma, "beta": beta, "mean_weights": mean_weights, "var_weights": var_weights}
-    array, backend = checked_input(x, out, **operands, running_mean=running_mean, running_var=running_var)
+    array, backend = checked_input(x, out, **operands, running_mean=running_mean, running_var=running_var, where=where)
     axis = channel_axis_of(array, channel_axis)
     channels = array.shape[axis]
     scale = checked_scale("switchable_norm", eps)
@@ -108,17 +119,22 @@ def switchable_norm(
     running = checked_running(running_mean, running_var, channels, training)
     reduced = spatial_axes(array, axis)
     place = place_of(array)
-    data = _reduction.moments(array, reduced, backend=backend)
-    levels = Levels.of(backend, data, axis, running if not training else None)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    data = _reduction.moments(array, reduced, None if mask is None else mask.weights(place), backend)
+    levels = Levels.of(backend, data, axis, running if not training else None, mask is not None)
     if array.size == 0:
         y = _engine.normalize(backend, array, reduced, parameters, scale, out=out)[0]
     else:
         mean = place.evaluate(mixed, weights[0], *levels.means)
         var = place.evaluate(mixed, weights[1], *levels.variances)
-        y = _engine.apply(backend, array, mean, var, reduced, parameters, scale, out=out)[0]
+        y = applied(backend, array, mean, var, reduced, parameters, scale, mask, out)[0]
         if training and any(r is not None for r in running):
+            count = place.evaluate(lambda n: n.sum(0 if axis else 1), data[0, ...])
             batch = levels.means[2].reshape(-1), levels.variances[2].reshape(-1)
-            update_running(backend, *batch, 1.0, momentum, *running)
+            if mask is None:
+                update_running(backend, *batch, 1.0, momentum, *running)
+            else:
+                update_masked(backend, count, *batch, True, momentum, *running)
     shape = tuple(1 if i in reduced else n for i, n in enumerate(array.shape))
     return delivered((y, levels.means[0].reshape(shape), levels.variances[0].reshape(shape)), return_stats)
 
@@ -153,29 +169,40 @@ class Levels(NamedTuple):
     variances: tuple[Array, Array, Array]
 
     @classmethod
-    def of(cls, backend: Any, data: Array, axis: int, running: tuple[Any, Any] | None) -> Levels:
+    def of(cls, backend: Any, data: Array, axis: int, running: tuple[Any, Any] | None, masked: bool) -> Levels:
         """All levels from the moments (3, N, C) of the instances, or (3, C, N) where channels come first.
 
-        `running` stands in for the batch.
+        `running` stands in for the batch. Where sets may be empty (`masked`), these have zeros, so that
+        they add nothing to sums over sets.
         """
         channel = 1 if axis else 0
-        instance = finished(backend, data)
-        layer = _merged(backend, data, channel)
-        batch = _merged(backend, data, 1 - channel) if running is None else running
+        instance = _of_sets(backend, data, masked)
+        layer = _merged(backend, data, channel, masked)
+        batch = _merged(backend, data, 1 - channel, masked) if running is None else running
         shape = [1, 1]
         shape[channel] = data.shape[1 + channel]
         mean, var = batch[0].reshape(shape), batch[1].reshape(shape)
         return cls((instance[0], layer[0], mean), (instance[1], layer[1], var))
 
 
-def _merged(backend: Any, data: Array, along: int) -> tuple[Array, Array]:
+def _of_sets(backend: Any, data: Array, masked: bool) -> tuple[Array, Array]:
+    """Mean and variance; with `masked` zeros instead of the NaN of empty sets."""
+    mean, var = finished(backend, data)
+    if not masked:
+        return mean, var
+    place = place_of(data)
+    mean, var = (place.evaluate(lambda n, s: np.where(n > 0, s, 0), data[0, ...], s) for s in (mean, var))
+    return mean, var
+
+
+def _merged(backend: Any, data: Array, along: int, masked: bool) -> tuple[Array, Array]:
     """Mean and variance of the union of sets along one of both axes, which stays with length 1."""
     place = place_of(data)
     rows, columns = data.shape[1:]
     merged = place.zeros((3, *((1, columns) if along == 0 else (rows, 1))))
     if data.size:
         _reduction.combine(backend, data, (1, rows, columns) if along == 0 else (rows, columns, 1), merged)
-    return finished(backend, merged)
+    return _of_sets(backend, merged, masked)
 
 
 def softmax(weights: Array) -> Array:
@@ -192,8 +219,3 @@ def mixed(weights: Array, instance: Array, layer: Array, batch: Array) -> Array:
     # About the instance's: a mean far from zero would otherwise lose what weights lack of 1.
     mixture: Array = instance + w[1] * (layer - instance) + w[2] * (batch - instance)
     return mixture
-
-
-def count_of_instance(x: Array, axis: int) -> int:
-    """Elements of an instance."""
-    return prod(x.shape[i] for i in spatial_axes(x, axis))

@@ -13,6 +13,7 @@ from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
 from numbanorm.norms._adaptive import (
     checked_labels,
@@ -39,6 +40,10 @@ def adaptive_instance_norm_backward(
     *,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> tuple[Array, Array]:
     """Gradients of :func:`numbanorm.adaptive_instance_norm` with respect to content and style.
@@ -57,7 +62,7 @@ def adaptive_instance_norm_backward(
         As in the forward.
     mean, rstd : array_like
         Of the content, as the forward returned them with ``return_stats=True``.
-    eps, channel_axis
+    eps, channel_axis, where, lengths, length_axis, padding
         As in the forward.
     out : array, optional
         Where to put dcontent; dy or content itself are allowed.
@@ -85,17 +90,18 @@ def adaptive_instance_norm_backward(
     >>> dcontent.round(3), dstyle.round(3)
     (array([[[ 0.458, -0.687,  0.229]]]), array([[[ 1.035, -0.035]]]))
     """
-    gradient, array, backend = checked_gradient(dy, content, out, style, mean, rstd)
+    gradient, array, backend = checked_gradient(dy, content, out, style, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
     checked_scale("adaptive_instance_norm", eps)
     given = checked_style(style, array, axis)
     reduced = spatial_axes(array, axis)
     mean, rstd = (checked_statistic(n, s, array.shape, reduced) for n, s in (("mean", mean), ("rstd", rstd)))
     place = place_of(given)
-    style_mean, style_var = mean_and_var(backend, given, spatial_axes(given, axis))
+    _, style_mean, style_var = mean_and_var(backend, given, spatial_axes(given, axis))
     std = place.evaluate(lambda v: np.reciprocal(reciprocal_std(v, eps, False)), style_var)
     gamma = place.dense(np.broadcast_to(std, content_sets(array, axis)))
-    sets = Sets(reduced, per_sample(axis))
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    sets = Sets(reduced, per_sample(axis), mask=mask)
     # Neither may be written over before the style has been read.
     shared = out is not None and place.overlap(out, given)
     operands = backend, gradient, array, gamma, mean, rstd, sets, Scale(0.0)
@@ -126,6 +132,10 @@ def conditional_instance_norm_backward(
     rstd: Any,
     *,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.conditional_instance_norm`.
@@ -170,7 +180,7 @@ def conditional_instance_norm_backward(
     >>> dx.round(3), dgammas.round(3).ravel(), dbetas.ravel()
     (array([[[ 0.229, -0.344,  0.115]]]), array([ 0.   , -1.069]), array([0., 1.]))
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gammas, mean, rstd)
+    gradient, array, backend = checked_gradient(dy, x, out, gammas, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
     reduced = spatial_axes(array, axis)
     table = checked_table("gammas", gammas, array.shape[axis])
@@ -178,7 +188,8 @@ def conditional_instance_norm_backward(
         raise TypeError("gammas must be the table of the forward, but is None; without it take instance_norm_backward")
     labels = checked_labels(labels, array.shape[sample_axis_of(axis)], len(table))
     mean, rstd = (checked_statistic(n, s, array.shape, reduced) for n, s in (("mean", mean), ("rstd", rstd)))
-    sets = Sets(reduced, per_sample(axis))
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    sets = Sets(reduced, per_sample(axis), mask=mask)
     gamma = rows_of(table, labels, axis)
     dx, *rest = normalize_backward(backend, gradient, array, gamma, mean, rstd, sets, Scale(0.0), out)
     dtype = compute_dtype(array.dtype)

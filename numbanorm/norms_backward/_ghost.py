@@ -14,6 +14,7 @@ from numbanorm._dtypes import compute_dtype, norm_dtype
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import ShapeError
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm._norm_plan import norm_plan
 from numbanorm.norms._checks import channel_axis_of
 from numbanorm.norms._ghost import virtual_batches
@@ -34,6 +35,10 @@ def ghost_batch_norm_backward(
     virtual_batch_size: int,
     training: bool,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.ghost_batch_norm`: that of batch norm in each virtual batch.
@@ -44,7 +49,7 @@ def ghost_batch_norm_backward(
         As in :func:`batch_norm_backward`.
     mean, rstd : array_like
         What the forward returned with ``return_stats=True``: (n_virtual, C) in training.
-    virtual_batch_size, training, channel_axis
+    virtual_batch_size, training, channel_axis, where, lengths, length_axis, padding
         As in the forward.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
@@ -73,18 +78,22 @@ def ghost_batch_norm_backward(
     >>> dx.round(3).ravel()
     array([ 0.229, -0.344,  0.115,  0.   ,  0.   ,  0.   ])
     """
+    chosen = MaskArguments(where, lengths, length_axis, padding)
     if not training:
-        return batch_norm_backward(dy, x, gamma, mean, rstd, training=False, channel_axis=channel_axis, out=out)
-    gradient, array, _ = checked_gradient(dy, x, out, gamma, mean, rstd)
+        options: dict[str, Any] = {"channel_axis": channel_axis, "out": out, **chosen._asdict()}
+        return batch_norm_backward(dy, x, gamma, mean, rstd, training=False, **options)
+    gradient, array, _ = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
     pieces = virtual_batches(array, axis, virtual_batch_size)
     mean, rstd = (_rows(n, s, (len(pieces), array.shape[axis])) for n, s in (("mean", mean), ("rstd", rstd)))
+    mask = chosen.of(array, axis)
     place = place_of(array)
     dx = _target(place, gradient, array, out)
     sums: list[Any] = []
     for piece, mu, r in zip(pieces, mean, rstd, strict=True):
         operands = gradient[piece], array[piece], gamma, mu, r
-        _, *rest = batch_norm_backward(*operands, training=True, channel_axis=channel_axis, out=dx[piece])
+        options = {"channel_axis": channel_axis, "out": dx[piece], **(mask.part(piece) if mask else chosen)._asdict()}
+        _, *rest = batch_norm_backward(*operands, training=True, **options)
         sums.append(rest)
     if out is not None and not place.overlap(out, dx):
         place.copy(out, dx)

@@ -10,6 +10,7 @@ from numbanorm._engine import Scale
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, other_axes
 from numbanorm.norms._renorm import scaled
 from numbanorm.norms_backward._checks import checked_gradient, checked_statistic, count_of
@@ -27,6 +28,10 @@ def batch_renorm_backward(
     *,
     training: bool,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Gradients:
     """Gradient of :func:`numbanorm.batch_renorm`, in which r and d are constants.
@@ -43,7 +48,7 @@ def batch_renorm_backward(
         As in :func:`batch_norm_backward`.
     mean, rstd, r, d : array_like
         What the forward returned with ``return_stats=True``, or (C,).
-    training, channel_axis, out
+    training, channel_axis, where, lengths, length_axis, padding, out
         As in :func:`batch_norm_backward`.
 
     Returns
@@ -71,7 +76,7 @@ def batch_renorm_backward(
     >>> dx.round(3).ravel(), dgamma.round(3), dbeta
     (array([ 0.229, -0.344,  0.115]), array([-0.069]), array([1.]))
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
     features, gamma, _ = channel_parameters(gamma, None, array.shape[axis], axis)
     reduced = other_axes(array.ndim, axis)
@@ -81,7 +86,8 @@ def batch_renorm_backward(
     mean, rstd, r, d = (checked_statistic(n, s, array.shape, reduced) for n, s in given)
     r, d = r.reshape(-1), d.reshape(-1)
     place, has = place_of(array), gamma is not None
-    sets = Sets(reduced, features, fixed=not training, dgamma=has, dbeta=has, channels=True)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    sets = Sets(reduced, features, fixed=not training, dgamma=has, dbeta=has, channels=True, mask=mask)
     operands = backend, gradient, array, scaled(place, gamma, r), mean, rstd, sets, Scale(0.0)
     dx, dgamma, dbeta = normalize_backward(*operands, out)
     if has:

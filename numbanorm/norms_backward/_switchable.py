@@ -11,12 +11,14 @@ from numbanorm._arrays import HOST, place_of
 from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._engine_backward import Sets, normalize_backward
+from numbanorm._engine_masked import put_right
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
 from numbanorm.norms._adaptive import content_sets, per_sample
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, sample_axis_of, spatial_axes
-from numbanorm.norms._switchable import Levels, checked_running, checked_weights, count_of_instance, mixed, softmax
-from numbanorm.norms_backward._checks import checked_gradient, checked_statistic
+from numbanorm.norms._switchable import Levels, checked_running, checked_weights, mixed, softmax
+from numbanorm.norms_backward._checks import checked_gradient, checked_statistic, count_of
 
 Array = NDArray[Any]
 
@@ -36,6 +38,10 @@ def switchable_norm_backward(
     training: bool,
     eps: float = 1e-5,
     channel_axis: int = 1,
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> tuple[Array, Array | None, Array | None, Array, Array]:
     """Gradient of :func:`numbanorm.switchable_norm`.
@@ -61,7 +67,7 @@ def switchable_norm_backward(
         Of the instances, as the forward returned them with ``return_stats=True``.
     running_mean, running_var : array_like, optional
         (C,); needed in evaluation, and not looked at in training.
-    training, eps, channel_axis, out
+    training, eps, channel_axis, where, lengths, length_axis, padding, out
         As in the forward.
 
     Returns
@@ -88,31 +94,39 @@ def switchable_norm_backward(
     >>> dx.round(3), dgamma.round(3), dbeta, dw
     (array([[[ 0.229, -0.344,  0.115]]]), array([-1.069]), array([1.]), array([0., 0., 0.]))
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, var)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, var, where=where)
     axis = channel_axis_of(array, channel_axis)
     checked_scale("switchable_norm", eps)
     _, gamma, _ = channel_parameters(gamma, None, array.shape[axis], axis)
     weights = checked_weights(mean_weights, var_weights)
     reduced = spatial_axes(array, axis)
     mean, var = (checked_statistic(n, s, array.shape, reduced) for n, s in (("mean", mean), ("var", var)))
-    place, sets, n = place_of(array), content_sets(array, axis), count_of_instance(array, axis)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    place, sets = place_of(array), content_sets(array, axis)
     mean, var = (place.dense(s.reshape(sets), np.dtype(np.float64)) for s in (mean, var))
-    data = place.evaluate(lambda m, v: np.stack([np.full_like(m, n), m, v * n]), mean, var)
+    if mask is None:
+        n = count_of(array.shape, reduced)
+        count = place.evaluate(lambda m: np.full_like(m, n), mean)
+    else:
+        count = place.evaluate(lambda m: m.sum(reduced).astype(np.float64), mask.boolean_at(place))
+    data = place.evaluate(lambda n, m, v: np.stack([n, m, v * n]), count, mean, var)
     running = None
     if not training:
         running = checked_running(running_mean, running_var, array.shape[axis], False)
-    levels = Levels.of(backend, data, axis, running)
+    levels = Levels.of(backend, data, axis, running, mask is not None)
     ones = place.evaluate(np.ones_like, mean)
     shared = out is not None and (place.overlap(out, array) or place.overlap(out, gradient))
-    plain = Sets(reduced, per_sample(axis))
+    plain = Sets(reduced, per_sample(axis), mask=mask)
     # Its dx is that of an instance norm, and written over; what counts are both sums.
     operands = backend, gradient, array, None, mean, ones, plain, Scale(0.0)
     dx, products, sums = normalize_backward(*operands, None if shared else out)
-    flows = Flows(float(eps), n, 1 if axis else 0, training)
-    given = *weights, *levels.means, *levels.variances, products, sums, _along(gamma, axis, place)
+    flows = Flows(float(eps), 1 if axis else 0, training)
+    given = *weights, *levels.means, *levels.variances, products, sums, _along(gamma, axis, place), count
     slopes = [place.evaluate(lambda *a, k=k: flows.slopes(*a)[k], *given) for k in range(3)]
     if array.size:
         _combine(place, gradient, array, mean, slopes, axis, dx)
+        if mask is not None:
+            put_right(place, gradient, dx, mask, dx)
     if shared:
         place.copy(out, dx)
         dx = out
@@ -133,19 +147,18 @@ class Flows(NamedTuple):
     """What flows back through the statistics, per instance and in float64.
 
     Arguments are both weights, means and variances of the three levels, and over each instance
-    `products`, the sum of ``dy * (x - mean_instance)``, and `sums`, that of dy.
+    `products`, the sum of ``dy * (x - mean_instance)``, and `sums`, that of dy; gamma, and how many
+    elements each has.
     """
 
     eps: float
-    #: Elements of an instance.
-    n: int
     #: The axis of channels among (samples, channels).
     channel: int
     training: bool
 
     def _statistics(self, *given: Array) -> tuple[Array, Array, Array, Array, Array]:
         """rstd, mean, var, and the gradients with respect to the latter two."""
-        w, u, mi, ml, mb, vi, vl, vb, products, sums, gamma = given
+        w, u, mi, ml, mb, vi, vl, vb, products, sums, gamma, _ = given
         mean, var = mixed(w, mi, ml, mb), mixed(u, vi, vl, vb)
         rstd = reciprocal_std(var, self.eps, False)
         dot = (products + (mi - mean) * sums) * rstd * gamma
@@ -153,13 +166,14 @@ class Flows(NamedTuple):
 
     def slopes(self, *given: Array) -> tuple[Array, Array, Array]:
         """(a, p, q) such that ``dx = a * dy + p * (x - mean_instance) + q``."""
-        w, u, mi, ml, mb, *_, gamma = given
+        w, u, mi, ml, mb, *_, gamma, count = given
         rstd, _, _, dmean, dvar = self._statistics(*given)
         w, u = softmax(w), softmax(u)
-        p, q = 2 * u[0] * dvar / self.n, w[0] * dmean / self.n
+        n = np.maximum(count, 1)
+        p, q = 2 * u[0] * dvar / n, w[0] * dmean / n
         levels = [(1, ml, self.channel), (2, mb, 1 - self.channel)]
         for k, level, along in levels if self.training else levels[:1]:
-            size = self.n * mi.shape[along]
+            size = np.maximum(count.sum(along, keepdims=True), 1)
             slope = 2 * u[k] * dvar.sum(along, keepdims=True) / size
             p = p + slope
             q = q + w[k] * dmean.sum(along, keepdims=True) / size + slope * (mi - level)
@@ -167,7 +181,7 @@ class Flows(NamedTuple):
 
     def parameters(self, *given: Array) -> tuple[Array, Array, Array, Array]:
         """Gradients of gamma, beta and both weights."""
-        w, u, mi, ml, mb, vi, vl, vb, products, sums, _ = given
+        w, u, mi, ml, mb, vi, vl, vb, products, sums, *_ = given
         rstd, mean, var, dmean, dvar = self._statistics(*given)
         samples = 1 - self.channel
         dgamma = ((products + (mi - mean) * sums) * rstd).sum(samples)

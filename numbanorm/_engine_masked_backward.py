@@ -1,0 +1,50 @@
+"""Gradients of masked norms by their formula, for backends that have no launcher: any layout, in float64.
+
+On a device this takes several times x's memory in float64 while it runs, and a launch for each operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbanorm._dtypes import compute_dtype
+from numbanorm._engine import Scale
+from numbanorm._masks import Mask
+from numbanorm.backends.reference.masked_backward import masked_gradient
+
+Array = NDArray[Any]
+Axes = tuple[int, ...]
+
+
+def by_formula(
+    place: Any,
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    mean: Array,
+    rstd: Array,
+    axes: tuple[Axes, Axes],
+    fixed: bool,
+    scale: Scale,
+    mask: Mask,
+) -> tuple[Array, Array, Array]:
+    """dx, dgamma and dbeta, for `axes` of the statistics and of the parameters; statistics have x's rank."""
+    reduced, features = axes
+    dtype, varying = compute_dtype(x.dtype), tuple(n if i in features else 1 for i, n in enumerate(x.shape))
+    std_eps = scale.eps if scale.eps_on_std else 0.0
+    factor = place.constant(1, np.dtype(np.float64)) if gamma is None else gamma.reshape(varying)
+    taken = mask.boolean_at(place)
+
+    def stacked(dy: Array, x: Array, taken: Array, factor: Array, mean: Array, rstd: Array) -> Array:
+        options = reduced, std_eps, scale.ddof, scale.use_mean, fixed
+        dx, products, terms = masked_gradient(dy, x, taken, factor, mean, rstd, *options)
+        dx = np.where(taken, dx, dy if mask.keep else 0.0)
+        return np.stack([dx, products, terms])
+
+    data = place.evaluate(stacked, dy, x, taken, factor, mean, rstd)
+    others = tuple(axis for axis in range(x.ndim) if axis not in features)
+    dgamma, dbeta = (place.evaluate(lambda a: a.sum(others).astype(dtype), data[k]) for k in (1, 2))
+    return place.evaluate(lambda a: a.astype(x.dtype), data[0]), dgamma, dbeta
