@@ -57,6 +57,15 @@ and one from y, so that a caller need not keep x, which the host's backends alon
                                     dgamma and dbeta are not wanted; gamma without zeros
 ==================================  =======================================================
 
+and norms of which some elements of x take no part, which the host's backends alone have:
+
+======================  ===================================================================
+``masked_norm_rows``    ``norm_rows`` of the elements that take part
+``masked_norm_groups``  ``norm_groups`` of the elements that take part
+``masked_affine``       x (n, n_channels, n_inner) with given statistics (n_channels,) in
+                        float64 and a parameter per channel
+======================  ===================================================================
+
 With ``xhat = (x - mean) * rstd``, ``g = dy * gamma`` and means over the n elements of a set::
 
     dx = rstd * (g - mean(g) - xhat * sum(g * xhat) / (n - ddof) / (1 - std_eps * rstd))
@@ -81,6 +90,10 @@ Common arguments:
   less than xhat needs: where statistics are x's own, a launcher takes off the mean of xhat.
   With ``use_mean=False`` mean is not looked at.
 * ``std_eps``: eps where it was added to the standard deviation, else 0.
+* ``taken``: which elements take part: a boolean array of x's shape, or an int64 array of how many of the
+  first elements of each line do, where a line is a run of the last axis longer than one. The others may
+  hold anything, and add nothing to a result. Of a set without elements mean and rstd are NaN.
+* ``keep``: what is written where elements do not take part: themselves, or zero.
 * ``before``, ``after``: channels of a window besides its own; cut off at the ends. ``alpha``, ``beta``, ``k`` of
   ``(k + alpha * sum)**-beta``.
 * ``dx``, ``dgamma``, ``dbeta``: outputs, of length 0 where not wanted; dx may be the memory of dy
@@ -111,4 +124,9 @@ LAUNCHERS = (
 )
 
 #: Launchers of the cpu and reference backends alone.
-HOST_LAUNCHERS = ("norm_rows_backward_from_output",)
+HOST_LAUNCHERS = (
+    "norm_rows_backward_from_output",
+    "masked_norm_rows",
+    "masked_norm_groups",
+    "masked_affine",
+)

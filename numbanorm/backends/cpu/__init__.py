@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
+from numbanorm.backends.cpu.masked import masked_affine, masked_norm_groups, masked_norm_rows
 from numbanorm.backends.cpu.moments import (
     combine_moments,
     finish_moments,
@@ -37,6 +38,9 @@ __all__ = [
     "finish_moments",
     "local_response",
     "local_response_backward",
+    "masked_affine",
+    "masked_norm_groups",
+    "masked_norm_rows",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

@@ -41,7 +41,7 @@ def goes_past_caches(x: NDArray[Any], y: NDArray[Any], run: int) -> bool:
     return bool(x.__array_interface__["data"] != y.__array_interface__["data"])
 
 
-class _Lines:
+class Lines:
     """What the intrinsics that write normalised lines do with their arguments ``x, i, y, k, high, ..., beta, at``."""
 
     def __init__(self, context, builder, signature, arguments):
@@ -68,20 +68,28 @@ class _Lines:
             return self._repeated[position]
         return self.numbers(position, self.kinds[position].dtype.name, at)
 
-    def write(self, offset):
-        """The line `offset` elements after the first."""
+    def normalized(self, offset):
+        """The line `offset` elements after the first, in the compute dtype."""
         builder = self.builder
-        i, k, at = (builder.add(self.values[position], offset) for position in (1, 3, 9))
+        i, at = (builder.add(self.values[position], offset) for position in (1, 9))
         high, low, rstd, gamma, beta = (self.operand(position, at) for position in range(4, 9))
         centred = builder.fsub(builder.fsub(self.numbers(0, self.kind, i), high), low)
-        value = builder.fadd(builder.fmul(builder.fmul(centred, rstd), gamma), beta)
-        store_past_caches(builder, rounded(builder, value, self.kind, self.n), builder.gep(self._starts[2], [k]))
+        return builder.fadd(builder.fmul(builder.fmul(centred, rstd), gamma), beta)
+
+    def store(self, value, offset):
+        """Round a line and write it `offset` elements after the first."""
+        target = self.builder.gep(self._starts[2], [self.builder.add(self.values[3], offset)])
+        store_past_caches(self.builder, rounded(self.builder, value, self.kind, self.n), target)
+
+    def write(self, offset):
+        """The line `offset` elements after the first."""
+        self.store(self.normalized(offset), offset)
 
 
 @intrinsic
 def _write_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at):
     def codegen(context, builder, signature, arguments):
-        _Lines(context, builder, signature, arguments).write(context.get_constant(types.intp, 0))
+        Lines(context, builder, signature, arguments).write(context.get_constant(types.intp, 0))
         return context.get_dummy_value()
 
     return types.void(x, types.intp, y, types.intp, high, low, rstd, gamma, beta, types.intp), codegen
@@ -100,7 +108,7 @@ def write_line(x, i, y, k, high, low, rstd, gamma, beta, at):
 @intrinsic
 def _write_and_sum_lines(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, n_lines, ahead, shift, n_sums):
     def codegen(context, builder, signature, arguments):
-        lines = _Lines(context, builder, signature, arguments)
+        lines = Lines(context, builder, signature, arguments)
         n_lines, ahead, shift, n_sums = arguments[10:]
         sums = LineSums(builder, repeated(builder, shift, lines.n))
         for line, slot in sums.in_turn(n_lines, n_sums):

@@ -33,6 +33,8 @@ from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.moments import finish_moments, mean_var_channels, moments_rows
 
 Array = NDArray[Any]
+#: eps, eps_on_std and use_mean.
+Scale = tuple[float, bool, bool]
 
 
 def norm_rows(
@@ -62,7 +64,7 @@ def norm_rows(
             y.reshape(cube),
         )
         return
-    parameters = (flat_input(parameter) for parameter in _same_length(gamma, beta))
+    parameters = (flat_input(parameter) for parameter in same_length(gamma, beta))
     parts, source, target = n_parts(n_rows, x.size), flat_input(x), flat_output(y)
     past_caches = goes_past_caches(x, y, n_cols)
     if past_caches and QUICK_FROM <= n_cols <= QUICK_BLOCK:
@@ -72,7 +74,7 @@ def norm_rows(
     kernels.norm_rows_kernel(parts, source, n_cols, batch, *parameters, scale, target, past_caches, mean, rstd)
 
 
-def _same_length(gamma: Array, beta: Array) -> tuple[Array, Array]:
+def same_length(gamma: Array, beta: Array) -> tuple[Array, Array]:
     """A single gamma beside a vector beta as a vector too, and the other way round."""
     if gamma.size == beta.size:
         return gamma, beta
@@ -96,18 +98,25 @@ def _filled(value: float, length: int, dtype: np.dtype[Any]) -> Array:
     return np.full(length, value, dtype)
 
 
-def _split_rows(x: Array, scale: tuple[float, bool, bool], mean: Array, rstd: Array) -> tuple[Array, Array]:
+def _split_rows(x: Array, scale: Scale, mean: Array, rstd: Array) -> tuple[Array, Array]:
     """Mean and variance (1, n_rows, 1) of a few long rows, each shared by all threads."""
-    eps, eps_on_std, use_mean = scale
     count, mu, m2 = np.empty((3, len(x)))
     moments_rows(x, None, count, mu, m2)
-    var = np.empty_like(m2)
-    finish_moments(count, mu, m2, 0, use_mean, False, mu, var)
+    mu, var = finished(count, mu, m2, scale, 0, mean, rstd)
+    return mu.reshape(1, -1, 1), var.reshape(1, -1, 1)
+
+
+def finished(
+    count: Array, mu: Array, m2: Array, scale: Scale, ddof: float, mean: Array, rstd: Array
+) -> tuple[Array, Array]:
+    """Mean and variance of moments, which they replace; to the outputs mean and rstd if these are wanted."""
+    eps, eps_on_std, use_mean = scale
+    finish_moments(count, mu, m2, ddof, use_mean, False, mu, m2)
     if mean.size:
         mean[:] = mu
         with np.errstate(divide="ignore"):
-            rstd[:] = _recurrences.reciprocal_std(var, eps, eps_on_std)
-    return mu.reshape(1, -1, 1), var.reshape(1, -1, 1)
+            rstd[:] = _recurrences.reciprocal_std(m2, eps, eps_on_std)
+    return mu, m2
 
 
 def norm_groups(
@@ -125,7 +134,7 @@ def norm_groups(
     n_rows, n_channels, n_inner = x.shape
     n_cols = n_channels * n_inner
     scale = (eps, eps_on_std, use_mean)
-    gamma, beta = _same_length(gamma, beta)
+    gamma, beta = same_length(gamma, beta)
     if n_splits(n_rows, n_cols) > 1:
         statistics = _split_rows(x.reshape(n_rows, n_cols), scale, mean, rstd)
         mu, var = (np.repeat(statistic, n_channels, axis=1) for statistic in statistics)
@@ -173,7 +182,7 @@ def norm_channels(
     cached = n * n_inner * x.itemsize <= CHANNEL_BYTES
     many = n_channels >= MAX_PARTS or x.size < MAX_PARTS * 1024
     if n_inner >= SHORT_SEGMENT and cached and many:
-        gamma, beta = _same_length(gamma, beta)
+        gamma, beta = same_length(gamma, beta)
         block = channels_at_once(n_channels, n * n_inner * x.itemsize)
         flat, parameters = flat_input(x), (flat_input(gamma), flat_input(beta))
         parts = n_parts(-(-n_channels // block), x.size)
@@ -181,7 +190,7 @@ def norm_channels(
         kernels.norm_channels_kernel(parts, flat, x.shape, block, *parameters, eps, eps_on_std, *target, mean, var)
         return
     if n_inner == 1 and x.size < SERIAL_BELOW:
-        of_columns = (flat_input(parameter) for parameter in _same_length(gamma, beta))
+        of_columns = (flat_input(parameter) for parameter in same_length(gamma, beta))
         shape, rows_at_once = (n, n_channels), fold(n, n_channels)
         kernels.norm_columns_kernel(
             1, flat_input(x), shape, rows_at_once, *of_columns, eps, eps_on_std, flat_output(y), mean, var

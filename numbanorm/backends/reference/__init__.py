@@ -7,6 +7,7 @@ as it likes. See :mod:`numbanorm.backends` for the contract.
 from __future__ import annotations
 
 from numbanorm.backends.reference.affine import affine_cols, affine_rows
+from numbanorm.backends.reference.masked import masked_affine, masked_norm_groups, masked_norm_rows
 from numbanorm.backends.reference.moments import (
     combine_moments,
     finish_moments,
@@ -41,6 +42,9 @@ __all__ = [
     "finish_moments",
     "local_response",
     "local_response_backward",
+    "masked_affine",
+    "masked_norm_groups",
+    "masked_norm_rows",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

@@ -1,0 +1,85 @@
+"""Moments of the elements that take part: those a mask says, or the first of each line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanorm.backends.cpu._elements import load
+from numbanorm.backends.cpu._jit import exact, inner, spliced
+from numbanorm.backends.cpu._launch import BLOCK
+from numbanorm.backends.cpu._row_sums import row_moments
+from numbanorm.backends.cpu._sums import block_moments, finite_or_zero, segment_moments, welford_combine
+from numbanorm.backends.cpu._write import finish
+
+
+@exact
+def n_first(lengths, line, lower, size):
+    """How many of the `size` elements from `lower` on are among the first `lengths[line]` of their line."""
+    return min(max(lengths[line] - lower, 0), size)
+
+
+@inner
+def masked_segment_moments(x, mask, start, stop):
+    """Moments of those elements of x[start:stop] for which `mask` is true, block by block."""
+    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
+    for lower in range(start, stop, BLOCK):
+        upper = min(lower + BLOCK, stop)
+        first = lower
+        while first < upper and not load(mask, first):
+            first += 1
+        if first == upper:
+            continue
+        shift = finite_or_zero(np.float64(load(x, first)))
+        count_b, total, squares = np.float64(0), np.float64(0), np.float64(0)
+        for i in range(first, upper):
+            taken = load(mask, i)
+            difference = np.float64(load(x, i)) - shift
+            difference = difference if taken else np.float64(0)
+            count_b += np.float64(taken)
+            total += difference
+            squares += difference * difference
+        count_b, mean_b, m2_b = block_moments(count_b, shift, total, squares)
+        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
+    return count, mean, m2
+
+
+@spliced
+def piece_moments(x, mask, lengths, piece):
+    """Moments of a piece (line, the lines' length, where it begins in its line, its size)."""
+    line, length, lower, size = piece
+    first = line * length + lower
+    moments = np.float64(0), np.float64(0), np.float64(0)
+    if mask is not None:
+        moments = masked_segment_moments(x, mask, first, first + size)
+    if lengths is not None:
+        moments = segment_moments(x, first, first + n_first(lengths, line, lower, size))
+    return moments
+
+
+@spliced
+def set_moments(x, mask, lengths, line, n_lines, length, like, scratch):
+    """Moments of the n_lines lines from `line` on together; `scratch` is (2, 1)."""
+    moments = np.float64(0), np.float64(0), np.float64(0)
+    if mask is not None:
+        moments = masked_segment_moments(x, mask, line * length, (line + n_lines) * length)
+    if lengths is not None:
+        for k in range(line, line + n_lines):
+            n = n_first(lengths, k, 0, length)
+            row_moments(x, k * length, 1, n, like, scratch)
+            moments = welford_combine(*moments, np.float64(n), scratch[0, 0], scratch[1, 0])
+    return moments
+
+
+@inner
+def finish_sets(n, counts, ddof, scale, statistics, operands):
+    """Turn (mean, m2) of n sets of `counts` numbers into (mean, rstd), and these into operands.
+
+    Both are NaN where there are no numbers.
+    """
+    for k in range(n):
+        statistics[1, k] /= max(counts[k] - ddof, np.float64(0))
+    finish(n, np.float64(1), scale, statistics, operands)
+    for k in range(n):
+        if counts[k] == 0:
+            statistics[0, k] = np.nan
+            statistics[1, k] = np.nan
