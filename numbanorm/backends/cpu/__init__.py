@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
+from numbanorm.backends.cpu.masked_backward import (
+    masked_channels_backward,
+    masked_groups_backward,
+    masked_rows_backward,
+)
 from numbanorm.backends.cpu.moments import (
     combine_moments,
     finish_moments,
@@ -37,6 +42,9 @@ __all__ = [
     "finish_moments",
     "local_response",
     "local_response_backward",
+    "masked_channels_backward",
+    "masked_groups_backward",
+    "masked_rows_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

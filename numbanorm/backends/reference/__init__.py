@@ -7,6 +7,11 @@ as it likes. See :mod:`numbanorm.backends` for the contract.
 from __future__ import annotations
 
 from numbanorm.backends.reference.affine import affine_cols, affine_rows
+from numbanorm.backends.reference.masked_backward import (
+    masked_channels_backward,
+    masked_groups_backward,
+    masked_rows_backward,
+)
 from numbanorm.backends.reference.moments import (
     combine_moments,
     finish_moments,
@@ -41,6 +46,9 @@ __all__ = [
     "finish_moments",
     "local_response",
     "local_response_backward",
+    "masked_channels_backward",
+    "masked_groups_backward",
+    "masked_rows_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",
