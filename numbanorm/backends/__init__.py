@@ -73,11 +73,25 @@ With ``xhat = (x - mean) * rstd``, ``g = dy * gamma`` and means over the n eleme
 
 Every other layout is gathered into one of these by the pipeline.
 
+Where not all elements take part, the host's backends have the same with ``taken`` after x and ``keep`` before dx:
+
+============================  ==============================================================
+``masked_rows_backward``      ``norm_rows_backward``; sums, means and n are of the elements
+                              that take part
+``masked_groups_backward``    ``norm_groups_backward`` in the same way
+``masked_channels_backward``  ``norm_channels_backward`` in the same way
+============================  ==============================================================
+
 Common arguments:
 
 * ``weights``: None; an array of x's shape, boolean (which elements take part) or float (how much
   each counts); or True: all take part that are not NaN. On cuda None or a boolean array.
   A set without elements has count, mean and m2 zero.
+* ``taken``: a boolean array of x's shape, or, int64, how many of its first elements take part for each line
+  (a run of x's last axis; of ``masked_channels_backward``'s x a run of channels where ``n_inner`` is 1).
+  What does not take part may hold anything, and of what lies beyond a line's first elements nothing is read.
+* ``keep``: whether dx is dy where elements do not take part, or 0. A set without elements, whose statistics are NaN,
+  has no other, and adds nothing to dgamma and dbeta.
 * ``ddof``, ``root``: what is taken from the count (the divisor is at least zero), and whether
   the square root of the variance is stored. An output of length 0 is not wanted. Results of
   ``mean_var_*`` have x's own dtype.
@@ -129,4 +143,7 @@ HOST_LAUNCHERS = (
     "masked_norm_rows",
     "masked_norm_groups",
     "masked_affine",
+    "masked_rows_backward",
+    "masked_groups_backward",
+    "masked_channels_backward",
 )

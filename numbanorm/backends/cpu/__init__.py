@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
 from numbanorm.backends.cpu.masked import masked_affine, masked_norm_groups, masked_norm_rows
+from numbanorm.backends.cpu.masked_backward import (
+    masked_channels_backward,
+    masked_groups_backward,
+    masked_rows_backward,
+)
 from numbanorm.backends.cpu.moments import (
     combine_moments,
     finish_moments,
@@ -39,8 +44,11 @@ __all__ = [
     "local_response",
     "local_response_backward",
     "masked_affine",
+    "masked_channels_backward",
+    "masked_groups_backward",
     "masked_norm_groups",
     "masked_norm_rows",
+    "masked_rows_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

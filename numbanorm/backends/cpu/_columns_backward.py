@@ -24,7 +24,7 @@ from numbanorm.backends.cpu._segments_backward import Scale
 Array = NDArray[Any]
 
 
-def _matrices(x: Array, *others: Array) -> Iterator[tuple[int, tuple[Array, ...]]]:
+def matrices(x: Array, *others: Array) -> Iterator[tuple[int, tuple[Array, ...]]]:
     """x (n, C, n_inner) and its like as at most two matrices: narrow rows are joined, which may leave a few.
 
     With each the number of rows that were joined.
@@ -38,7 +38,7 @@ def _matrices(x: Array, *others: Array) -> Iterator[tuple[int, tuple[Array, ...]
             yield by, tuple(a[lower:upper].reshape(-1, by * n_cols) for a in (x, *others))
 
 
-def _tiles(matrix: Array) -> tuple[int, int, int]:
+def tiles(matrix: Array) -> tuple[int, int, int]:
     """(parts, tiles of columns, chunks of rows)."""
     n_rows, n_cols = matrix.shape
     n_tiles = -(-n_cols // TILE)
@@ -50,8 +50,8 @@ def channel_sums(dy: Array, x: Array, mean: Array, rstd: Array, like: Array) -> 
     """Sums (3, C) of dy, dy * xhat and xhat over the first and last axis."""
     _, n_channels, n_inner = x.shape
     total = np.zeros((3, n_channels))
-    for joined, (values, gradients) in _matrices(x, dy):
-        parts, n_tiles, n_chunks = _tiles(values)
+    for joined, (values, gradients) in matrices(x, dy):
+        parts, n_tiles, n_chunks = tiles(values)
         n_cols = values.shape[1]
         sums = np.empty((n_chunks, 3, n_cols))
         statistics = (flat_input(np.tile(np.repeat(s, n_inner), joined)) for s in (mean, rstd))
@@ -63,8 +63,8 @@ def channel_sums(dy: Array, x: Array, mean: Array, rstd: Array, like: Array) -> 
 
 def write_channels(dy: Array, x: Array, operands: Array, dx: Array) -> None:
     """dx from operands (6, C)."""
-    for joined, (values, gradients, out) in _matrices(x, dy, dx):
-        parts, n_tiles, n_chunks = _tiles(values)
+    for joined, (values, gradients, out) in matrices(x, dy, dx):
+        parts, n_tiles, n_chunks = tiles(values)
         spread = np.tile(np.repeat(operands, x.shape[2], axis=1), joined)
         inputs = flat_input(gradients), flat_input(values), values.shape[1], n_tiles, n_chunks
         kernels.column_gradients_kernel(parts, *inputs, spread, flat_output(out))

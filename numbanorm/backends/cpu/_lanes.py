@@ -38,6 +38,14 @@ def loaded(builder, pointer, kind, n):
     return value
 
 
+def flags(builder, pointer, n):
+    """Load n booleans from any address, as a vector of bits."""
+    of_bytes = ir.VectorType(ir.IntType(8), n)
+    value = builder.load(builder.bitcast(pointer, of_bytes.as_pointer()))
+    value.align = 1
+    return builder.icmp_unsigned("!=", value, ir.Constant(of_bytes, [0] * n))
+
+
 def rounded(builder, value, kind, n):
     """float32 to the bits of a 16-bit float, to nearest even; other kinds as they are."""
     if kind == "float16":

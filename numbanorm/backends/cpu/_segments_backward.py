@@ -25,7 +25,7 @@ def streams(dy: Array, x: Array, dx: Array, run: int) -> bool:
 
 
 def operands_of(
-    count: float, sums: Array, gamma: Array, mean: Array, rstd: Array, scale: Scale, dtype: np.dtype[Any]
+    count: float | Array, sums: Array, gamma: Array, mean: Array, rstd: Array, scale: Scale, dtype: np.dtype[Any]
 ) -> tuple[Array, Array]:
     """(operands (6, n), mean of xhat) from sums (3, n): :func:`._write_backward.set_operands` for arrays."""
     std_eps, ddof, use_mean = scale

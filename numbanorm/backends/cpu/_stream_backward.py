@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from numbanorm.backends.cpu import _lanes
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import kind_of, line_length, loaded, repeated, rounded, store_past_caches
+from numbanorm.backends.cpu._lanes import flags, kind_of, line_length, loaded, repeated, rounded, store_past_caches
 
 
 @intrinsic
-def _write_gradient_line(typingctx, dy, x, i, dx, high, rstd, gamma, at, slope, constant):
+def _write_gradient_line(typingctx, dy, x, i, dx, high, rstd, gamma, at, slope, constant, taken, keep):
     def codegen(context, builder, signature, arguments):
         n = line_length(context, signature.args[3])
 
@@ -27,13 +28,22 @@ def _write_gradient_line(typingctx, dy, x, i, dx, high, rstd, gamma, at, slope, 
         xhat = builder.fmul(builder.fsub(value, high), rstd)
         scaled = builder.fmul(gradient, builder.fmul(gamma, rstd))
         result = builder.fadd(builder.fadd(scaled, builder.fmul(xhat, slope)), constant)
+        if isinstance(signature.args[10], types.Array) and signature.args[10].dtype == types.boolean:
+            zero = ir.Constant(gradient.type, None)
+            inside = flags(builder, address(10, 2), n)
+            padding = builder.select(arguments[11], gradient, zero)
+            result = builder.select(inside, result, padding)
         store_past_caches(builder, rounded(builder, result, kind_of(signature.args[3].dtype), n), address(3, 2))
         return context.get_dummy_value()
 
-    return types.void(dy, x, types.intp, dx, high, rstd, gamma, types.intp, slope, constant), codegen
+    arguments = dy, x, types.intp, dx, high, rstd, gamma, types.intp, slope, constant, taken, types.boolean
+    return types.void(*arguments), codegen
 
 
 @exact
-def write_gradient_line(dy, x, i, dx, high, rstd, gamma, at, slope, constant):
-    """The cache line from dx[i] on; gamma is a number, or an array whose elements from `at` on are taken."""
-    _write_gradient_line(dy, x, i, dx, high, rstd, gamma, at, slope, constant)
+def write_gradient_line(dy, x, i, dx, high, rstd, gamma, at, slope, constant, taken, keep):
+    """The cache line from dx[i] on; gamma is a number, or an array whose elements from `at` on are taken.
+
+    `taken` says which elements take part, as in :mod:`._masked_elements`.
+    """
+    _write_gradient_line(dy, x, i, dx, high, rstd, gamma, at, slope, constant, taken, keep)

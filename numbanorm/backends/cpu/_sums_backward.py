@@ -16,6 +16,7 @@ import numpy as np
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, inner
 from numbanorm.backends.cpu._launch import BATCH, QUICK_BLOCK, TILE
+from numbanorm.backends.cpu._masked_elements import is_taken
 
 
 @exact
@@ -25,15 +26,17 @@ def standardized(value, high, rstd, low):
 
 
 @inner
-def gradient_sums(dy, x, start, stop, high, rstd, like):
-    """Sums of dy, dy * xhat and xhat over [start, stop)."""
+def gradient_sums(dy, x, start, stop, high, rstd, like, taken=None):
+    """Sums of dy, dy * xhat and xhat over the elements of [start, stop) that take part."""
+    zero = like.dtype.type(0)
     total, product, offset = np.float64(0), np.float64(0), np.float64(0)
     for lower in range(start, stop, QUICK_BLOCK):
         upper = min(lower + QUICK_BLOCK, stop)
-        a, b, c = like.dtype.type(0), like.dtype.type(0), like.dtype.type(0)
+        a, b, c = zero, zero, zero
         for i in range(lower, upper):
-            gradient = load(dy, i)
-            xhat = standardized(load(x, i), high, rstd, like.dtype.type(0))
+            inside = is_taken(taken, i)
+            gradient, xhat = load(dy, i), standardized(load(x, i), high, rstd, zero)
+            gradient, xhat = gradient if inside else zero, xhat if inside else zero
             a += gradient
             b += gradient * xhat
             c += xhat
@@ -44,16 +47,19 @@ def gradient_sums(dy, x, start, stop, high, rstd, like):
 
 
 @inner
-def weighted_gradient_sums(dy, x, start, stop, gamma, parameter, high, rstd, like):
+def weighted_gradient_sums(dy, x, start, stop, gamma, parameter, high, rstd, like, taken=None):
     """The same of ``dy * gamma``, with gamma per element from index `parameter` on."""
+    zero = like.dtype.type(0)
     total, product, offset = np.float64(0), np.float64(0), np.float64(0)
     for lower in range(start, stop, QUICK_BLOCK):
         n = min(QUICK_BLOCK, stop - lower)
         of = parameter + lower - start
-        a, b, c = like.dtype.type(0), like.dtype.type(0), like.dtype.type(0)
+        a, b, c = zero, zero, zero
         for i in range(n):
+            inside = is_taken(taken, lower + i)
             gradient = load(dy, lower + i) * load(gamma, of + i)
-            xhat = standardized(load(x, lower + i), high, rstd, like.dtype.type(0))
+            xhat = standardized(load(x, lower + i), high, rstd, zero)
+            gradient, xhat = gradient if inside else zero, xhat if inside else zero
             a += gradient
             b += gradient * xhat
             c += xhat

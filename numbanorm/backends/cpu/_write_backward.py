@@ -13,6 +13,7 @@ import numpy as np
 from numbanorm.backends.cpu._elements import load, store
 from numbanorm.backends.cpu._jit import exact, inner
 from numbanorm.backends.cpu._launch import TILE
+from numbanorm.backends.cpu._masked_elements import is_taken
 from numbanorm.backends.cpu._stream import whole_lines
 from numbanorm.backends.cpu._stream_backward import write_gradient_line
 from numbanorm.backends.cpu._sums_backward import standardized
@@ -45,7 +46,7 @@ def set_operands(k, count, sums, high, rstd, gamma, scale, operands):
 
 
 @inner
-def write_segment_gradients(dy, x, start, n_segments, length, operands, at, dx, past_caches):
+def write_segment_gradients(dy, x, start, n_segments, length, operands, at, dx, past_caches, taken=None, keep=False):
     """dx of segments, each with the operands of a column of its own from `at` on."""
     zero = operands.dtype.type(0)
     for k in range(n_segments):
@@ -58,16 +59,21 @@ def write_segment_gradients(dy, x, start, n_segments, length, operands, at, dx, 
             of, n = first + lower, upper - lower
             for i in range(n):
                 xhat = standardized(load(x, of + i), high, rstd, zero)
-                store(dx, of + i, gradient(load(dy, of + i), xhat, rstd, gamma, slope, constant))
+                of_y = load(dy, of + i)
+                value = gradient(of_y, xhat, rstd, gamma, slope, constant)
+                store(dx, of + i, value if is_taken(taken, of + i) else of_y if keep else zero)
             if upper == length:
                 break
             for i in range(n_lines):
-                write_gradient_line(dy, x, first + upper + i * step, dx, high, rstd, gamma, 0, slope, constant)
+                j = first + upper + i * step
+                write_gradient_line(dy, x, j, dx, high, rstd, gamma, 0, slope, constant, taken, keep)
             lower, upper = upper + n_lines * step, length
 
 
 @inner
-def write_row_gradients(dy, x, start, n_rows, stride, width, operands, at, gamma, parameter, dx, past_caches):
+def write_row_gradients(
+    dy, x, start, n_rows, stride, width, operands, at, gamma, parameter, dx, past_caches, taken=None, keep=False
+):
     """dx of `width` columns of rows `stride` apart, with gamma per element from index `parameter` on."""
     zero = operands.dtype.type(0)
     for k in range(n_rows):
@@ -80,18 +86,20 @@ def write_row_gradients(dy, x, start, n_rows, stride, width, operands, at, gamma
             of, factor, n = first + lower, parameter + lower, upper - lower
             for i in range(n):
                 xhat = standardized(load(x, of + i), high, rstd, zero)
-                value = gradient(load(dy, of + i), xhat, rstd, load(gamma, factor + i), slope, constant)
-                store(dx, of + i, value)
+                of_y = load(dy, of + i)
+                value = gradient(of_y, xhat, rstd, load(gamma, factor + i), slope, constant)
+                store(dx, of + i, value if is_taken(taken, of + i) else of_y if keep else zero)
             if upper == width:
                 break
             for i in range(n_lines):
                 j = upper + i * step
-                write_gradient_line(dy, x, first + j, dx, high, rstd, gamma, parameter + j, slope, constant)
+                of = parameter + j
+                write_gradient_line(dy, x, first + j, dx, high, rstd, gamma, of, slope, constant, taken, keep)
             lower, upper = upper + n_lines * step, width
 
 
 @inner
-def write_column_gradients(dy, x, start, n_rows, stride, width, operands, dx):
+def write_column_gradients(dy, x, start, n_rows, stride, width, operands, dx, taken=None, keep=False):
     """dx of rows `stride` apart; operands per column, in a flat array, TILE apart."""
     zero = operands.dtype.type(0)
     for k in range(n_rows):
@@ -102,15 +110,29 @@ def write_column_gradients(dy, x, start, n_rows, stride, width, operands, dx):
             gamma = operands[c + np.uintp(3 * TILE)]
             slope, constant = operands[c + np.uintp(4 * TILE)], operands[c + np.uintp(5 * TILE)]
             xhat = standardized(load(x, first + i), high, rstd, zero)
-            store(dx, first + i, gradient(load(dy, first + i), xhat, rstd, gamma, slope, constant))
+            of_y = load(dy, first + i)
+            value = gradient(of_y, xhat, rstd, gamma, slope, constant)
+            store(dx, first + i, value if is_taken(taken, first + i) else of_y if keep else zero)
 
 
 @inner
-def write_scaled_columns(dy, start, n_rows, stride, width, operands, dx):
+def write_scaled_columns(dy, start, n_rows, stride, width, operands, dx, taken=None, keep=False):
     """dx = dy * gamma * rstd, without a look at x, which may hold inf."""
+    zero = operands.dtype.type(0)
     for k in range(n_rows):
         first = start + k * stride
         for i in range(width):
             c = np.uintp(i)
-            factor = operands[c + np.uintp(3 * TILE)] * operands[c + np.uintp(TILE)]
-            store(dx, first + i, load(dy, first + i) * factor)
+            of_y = load(dy, first + i)
+            value = of_y * (operands[c + np.uintp(3 * TILE)] * operands[c + np.uintp(TILE)])
+            store(dx, first + i, value if is_taken(taken, first + i) else of_y if keep else zero)
+
+
+@inner
+def write_scaled_segment(dy, start, length, operands, at, dx, taken, keep):
+    """The same of neighbours that share their operands."""
+    zero = operands.dtype.type(0)
+    factor = operands[3, at] * operands[1, at]
+    for i in range(start, start + length):
+        of_y = load(dy, i)
+        store(dx, i, of_y * factor if is_taken(taken, i) else of_y if keep else zero)

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from numbanorm.backends.reference.affine import affine_cols, affine_rows
 from numbanorm.backends.reference.masked import masked_affine, masked_norm_groups, masked_norm_rows
+from numbanorm.backends.reference.masked_backward import (
+    masked_channels_backward,
+    masked_groups_backward,
+    masked_rows_backward,
+)
 from numbanorm.backends.reference.moments import (
     combine_moments,
     finish_moments,
@@ -43,8 +48,11 @@ __all__ = [
     "local_response",
     "local_response_backward",
     "masked_affine",
+    "masked_channels_backward",
+    "masked_groups_backward",
     "masked_norm_groups",
     "masked_norm_rows",
+    "masked_rows_backward",
     "mean_var_channels",
     "mean_var_cols",
     "mean_var_rows",

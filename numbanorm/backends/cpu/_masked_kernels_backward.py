@@ -1,0 +1,251 @@
+"""Kernels of gradients in which not all elements take part: those of :mod:`._kernels_backward` with a mask.
+
+`taken` is a boolean for each element, or says how many of the first elements of each line take
+part, and `keep` what dx is elsewhere: dy, or 0. A set without elements gives zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numbanorm.backends.cpu._elements import load
+from numbanorm.backends.cpu._jit import kernel, spliced
+from numbanorm.backends.cpu._launch import TILE
+from numbanorm.backends.cpu._masked_elements import count_taken, fill, reach
+from numbanorm.backends.cpu._masked_sums_backward import (
+    AT_ONCE,
+    add_taken_columns,
+    copy_taken,
+    count_columns,
+    standardize_taken_columns,
+)
+from numbanorm.backends.cpu._stream import settle
+from numbanorm.backends.cpu._sums_backward import column_gradient_sums, gradient_sums, weighted_gradient_sums
+from numbanorm.backends.cpu._write_backward import (
+    set_operands,
+    write_column_gradients,
+    write_row_gradients,
+    write_scaled_columns,
+    write_scaled_segment,
+    write_segment_gradients,
+)
+
+
+@spliced
+def _write_row(dy, x, taken, keep, row, n_cols, lower, width, operands, at, gamma, dx, past_caches):
+    """dx of `width` columns of a row."""
+    start = row * n_cols + lower
+    n = max(reach(taken, row, lower + width) - lower, 0)
+    write_row_gradients(dy, x, start, 1, n_cols, n, operands, at, gamma, lower, dx, past_caches, taken, keep)
+    fill(dy, keep, start + n, start + width, dx)
+
+
+@spliced
+def _write_segment(dy, x, taken, keep, segment, n_inner, lower, upper, operands, at, dx, past_caches, fixed):
+    """dx of the elements [lower, upper) of a segment."""
+    start = segment * n_inner + lower
+    n = max(reach(taken, segment, upper) - lower, 0)
+    if fixed:
+        write_scaled_segment(dy, start, n, operands, at, dx, taken, keep)
+    else:
+        write_segment_gradients(dy, x, start, 1, n, operands, at, dx, past_caches, taken, keep)
+    fill(dy, keep, start + n, segment * n_inner + upper, dx)
+
+
+@kernel
+def rows_kernel(part, n_parts, dy, x, taken, keep, n_cols, batch, gamma, mean, rstd, scale, dx, past_caches, sums):
+    """A batch of rows at a time: their sums, their share of dgamma and dbeta, their dx.
+
+    `sums` holds for each part and each tile of columns two stretches of TILE, or nothing.
+    """
+    n_rows = x.size // n_cols
+    n_tiles = -(-n_cols // TILE)
+    last = n_rows * (part + 1) // n_parts
+    operands = np.empty((6, batch), gamma.dtype)
+    short, scratch = np.empty(2 * TILE, gamma.dtype), np.empty((2, AT_ONCE * TILE), gamma.dtype)
+    as_it_is = np.zeros((3, AT_ONCE), gamma.dtype)
+    as_it_is[1, :] = 1
+    one = gamma.dtype.type(1)
+    for row in range(n_rows * part // n_parts, last, batch):
+        n = min(batch, last - row)
+        for k in range(n):
+            first = (row + k) * n_cols
+            stop = first + reach(taken, row + k, n_cols)
+            high, scaling = gamma.dtype.type(load(mean, row + k)), gamma.dtype.type(load(rstd, row + k))
+            of_row = weighted_gradient_sums(dy, x, first, stop, gamma, 0, high, scaling, operands, taken)
+            count = max(count_taken(taken, row + k, n_cols, 0, n_cols), np.float64(1))
+            set_operands(k, count, of_row, high, load(rstd, row + k), one, scale, operands)
+        if sums.size:
+            for tile in range(n_tiles):
+                lower = tile * TILE
+                at = 2 * TILE * (part * n_tiles + tile)
+                width = min(TILE, n_cols - lower)
+                columns = row, n, n_cols, lower, width
+                add_taken_columns(dy, x, taken, columns, operands, 0, scratch, as_it_is, short, sums, at)
+        if dx.size:
+            for k in range(n):
+                _write_row(dy, x, taken, keep, row + k, n_cols, 0, n_cols, operands, k, gamma, dx, past_caches)
+    settle()
+
+
+@kernel
+def row_sums_kernel(part, n_parts, dy, x, taken, n_cols, n_splits, gamma, mean, rstd, sums):
+    """Unit = one of the n_splits pieces of one row; sums of ``dy * gamma`` and so on, and the count."""
+    n_units = x.size // n_cols * n_splits
+    like = gamma
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        row, piece = unit // n_splits, unit % n_splits
+        lower, upper = n_cols * piece // n_splits, n_cols * (piece + 1) // n_splits
+        start, stop = row * n_cols + lower, row * n_cols + reach(taken, row, upper)
+        high, scaling = gamma.dtype.type(load(mean, row)), gamma.dtype.type(load(rstd, row))
+        sums[0, unit], sums[1, unit], sums[2, unit] = weighted_gradient_sums(
+            dy, x, start, stop, gamma, lower, high, scaling, like, taken
+        )
+        sums[3, unit] = count_taken(taken, row, n_cols, lower, upper)
+
+
+@kernel
+def row_gradients_kernel(part, n_parts, dy, x, taken, keep, n_cols, batch, gamma, operands, dx, past_caches, sums):
+    """Unit = a tile of columns of all rows, whose `sums`, two stretches of TILE, are then complete."""
+    n_rows = x.size // n_cols
+    n_units = -(-n_cols // TILE)
+    short, scratch = np.empty(2 * TILE, gamma.dtype), np.empty((2, AT_ONCE * TILE), gamma.dtype)
+    as_it_is = np.zeros((3, AT_ONCE), gamma.dtype)
+    as_it_is[1, :] = 1
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        lower = unit * TILE
+        width = min(TILE, n_cols - lower)
+        for row in range(0, n_rows, batch):
+            n = min(batch, n_rows - row)
+            if sums.size:
+                columns = row, n, n_cols, lower, width
+                at = 2 * TILE * unit
+                add_taken_columns(dy, x, taken, columns, operands, row, scratch, as_it_is, short, sums, at)
+            if dx.size:
+                for k in range(row, row + n):
+                    _write_row(dy, x, taken, keep, k, n_cols, lower, width, operands, k, gamma, dx, past_caches)
+    settle()
+
+
+@kernel
+def groups_kernel(part, n_parts, dy, x, taken, keep, shape, gamma, mean, rstd, scale, dx, past_caches, sums):
+    """A row at a time; `sums` (2, segments) is for dgamma and dbeta, one of each per segment."""
+    n_rows, n_channels, n_inner = shape
+    operands = np.empty((6, n_channels), gamma.dtype)
+    segments = np.empty((3, n_channels))
+    for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
+        high, scaling = gamma.dtype.type(load(mean, row)), gamma.dtype.type(load(rstd, row))
+        total, product, offset, count = np.float64(0), np.float64(0), np.float64(0), np.float64(0)
+        first = row * n_channels
+        parameter = first % gamma.size
+        for c in range(n_channels):
+            start = (first + c) * n_inner
+            stop = start + reach(taken, first + c, n_inner)
+            t, p, o = gradient_sums(dy, x, start, stop, high, scaling, operands, taken)
+            segments[0, c], segments[1, c] = t, p
+            segments[2, c] = count_taken(taken, first + c, n_inner, 0, n_inner)
+            factor = np.float64(load(gamma, parameter))
+            operands[3, c] = load(gamma, parameter)
+            total, product, offset = total + t * factor, product + p * factor, offset + o
+            count += segments[2, c]
+            parameter = parameter + 1 if parameter + 1 < gamma.size else 0
+        of_row, count = (total, product, offset), max(count, np.float64(1))
+        low = set_operands(0, count, of_row, high, load(rstd, row), operands[3, 0], scale, operands)
+        for c in range(n_channels):
+            for i in (0, 1, 2, 4, 5):
+                operands[i, c] = operands[i, 0]
+            if sums.size:
+                excess = low * segments[0, c] if segments[2, c] > 0 else np.float64(0)  # low may be NaN
+                sums[0, first + c] = segments[1, c] - excess
+                sums[1, first + c] = segments[0, c]
+            if dx.size:
+                line = first + c
+                _write_segment(dy, x, taken, keep, line, n_inner, 0, n_inner, operands, c, dx, past_caches, False)
+    settle()
+
+
+@kernel
+def segment_sums_kernel(part, n_parts, dy, x, taken, n_inner, n_splits, mean, rstd, like, sums):
+    """Unit = one of the n_splits pieces of a segment; statistics are cyclic; the count is summed too."""
+    n_units = x.size // n_inner * n_splits
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        segment, piece = unit // n_splits, unit % n_splits
+        lower, upper = n_inner * piece // n_splits, n_inner * (piece + 1) // n_splits
+        start, stop = segment * n_inner + lower, segment * n_inner + reach(taken, segment, upper)
+        high = like.dtype.type(load(mean, segment % mean.size))
+        scaling = like.dtype.type(load(rstd, segment % mean.size))
+        sums[0, unit], sums[1, unit], sums[2, unit] = gradient_sums(dy, x, start, stop, high, scaling, like, taken)
+        sums[3, unit] = count_taken(taken, segment, n_inner, lower, upper)
+
+
+@kernel
+def segment_gradients_kernel(part, n_parts, dy, x, taken, keep, n_inner, n_splits, operands, fixed, dx, past_caches):
+    """Unit = one of the n_splits pieces of a segment; operands are cyclic."""
+    n_units = x.size // n_inner * n_splits
+    n_operands = operands.shape[1]
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        segment, piece = unit // n_splits, unit % n_splits
+        lower, upper = n_inner * piece // n_splits, n_inner * (piece + 1) // n_splits
+        at = segment % n_operands
+        _write_segment(dy, x, taken, keep, segment, n_inner, lower, upper, operands, at, dx, past_caches, fixed)
+    settle()
+
+
+@kernel
+def column_sums_kernel(part, n_parts, dy, x, taken, n_cols, n_tiles, n_chunks, mean, rstd, like, sums):
+    """Unit = a chunk of the rows of one tile of columns; sums (chunk, 4, column), the last ones counts."""
+    n_rows = x.size // n_cols
+    n_units = n_tiles * n_chunks
+    of_tile, of_rows, counts = np.empty((3, TILE)), np.empty((3, TILE)), np.empty(TILE)
+    statistics, scratch = np.empty(2 * TILE, like.dtype), np.empty((2, AT_ONCE * TILE), like.dtype)
+    short = np.zeros(5 * TILE, like.dtype)
+    short[4 * TILE :] = 1
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        tile, chunk = unit // n_chunks, unit % n_chunks
+        lower = n_cols * tile // n_tiles
+        upper = n_cols * (tile + 1) // n_tiles
+        width = upper - lower
+        for j in range(width):
+            statistics[j], statistics[TILE + j] = load(mean, lower + j), load(rstd, lower + j)
+        of_tile[:] = 0
+        counts[:] = 0
+        last = n_rows * (chunk + 1) // n_chunks
+        for top in range(n_rows * chunk // n_chunks, last, AT_ONCE):
+            n = 0
+            for row in range(top, min(top + AT_ONCE, last)):
+                start, length = row * n_cols + lower, reach(taken, row, upper) - lower
+                if length > 0:
+                    copy_taken(dy, taken, start, length, width, scratch[0], n * TILE)
+                    standardize_taken_columns(x, taken, start, length, width, statistics, scratch[1], n * TILE)
+                    count_columns(taken, start, length, counts)
+                    n += 1
+            column_gradient_sums(scratch[0], scratch[1], 0, n, TILE, width, short, of_rows)
+            of_tile += of_rows
+        for j in range(width):
+            for i in range(3):
+                sums[chunk, i, lower + j] = of_tile[i, j]
+            sums[chunk, 3, lower + j] = counts[j]
+
+
+@kernel
+def column_gradients_kernel(part, n_parts, dy, x, taken, keep, n_cols, n_tiles, n_chunks, operands, fixed, dx):
+    """Unit = a chunk of the rows of one tile of columns."""
+    n_rows = x.size // n_cols
+    n_units = n_tiles * n_chunks
+    of_tile = np.empty(6 * TILE, operands.dtype)
+    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
+        tile, chunk = unit // n_chunks, unit % n_chunks
+        lower = n_cols * tile // n_tiles
+        upper = n_cols * (tile + 1) // n_tiles
+        for i in range(6):
+            for j in range(upper - lower):
+                of_tile[i * TILE + j] = operands[i, lower + j]
+        for row in range(n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks):
+            start, stop = row * n_cols + lower, row * n_cols + upper
+            n = max(reach(taken, row, upper) - lower, 0)
+            if fixed:
+                write_scaled_columns(dy, start, 1, n_cols, n, of_tile, dx, taken, keep)
+            else:
+                write_column_gradients(dy, x, start, 1, n_cols, n, of_tile, dx, taken, keep)
+            fill(dy, keep, start + n, stop, dx)
+    settle()
