@@ -68,6 +68,8 @@ Common arguments:
 
 * ``weights``: None; an array of x's shape, boolean (which elements take part) or float (how much
   each counts); or True: all take part that are not NaN. On cuda None or a boolean array.
+  On the host also int64 counts: how many of the first elements of each row of ``moments_rows`` (n_rows,)
+  or of each line of n_inner of ``moments_cols`` (n_outer * n_reduce,) take part; the others are not read.
   A set without elements has count, mean and m2 zero.
 * ``ddof``, ``root``: what is taken from the count (the divisor is at least zero), and whether
   the square root of the variance is stored. An output of length 0 is not wanted. Results of
