@@ -84,6 +84,21 @@ class Lengths(NamedTuple):
         counts = np.broadcast_to(taken.transpose(order), [shape[a] if a in lines else 1 for a in order])
         return np.ascontiguousarray(counts).reshape(-1)
 
+    def in_order(self, order: Axes, flipped: Axes = ()) -> Lengths | None:
+        """Those of x with its axes in this order, some turned round; None if what was first is last then."""
+        if self.length_axis in flipped:
+            return None
+        values = self.values[::-1] if self.sample_axis in flipped else self.values
+        return Lengths(values, order.index(self.sample_axis), order.index(self.length_axis))
+
+    def part(self, part: slice) -> Lengths:
+        """Those of ``x[part]``."""
+        if self.sample_axis == 0:
+            return self._replace(values=self.values[part])
+        if self.length_axis == 0:
+            return self._replace(values=np.clip(self.values - part.start, 0, part.stop - part.start))
+        return self
+
 
 class MaskArguments(NamedTuple):
     """What a caller says, not looked at yet."""

@@ -111,7 +111,16 @@ class Moments:
             _reduction.combine(backend, parts, (1, 2, self._data[0].size), out)
         return Moments._of(out)
 
-    def update(self, x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None) -> Moments:
+    def update(
+        self,
+        x: Any,
+        axis: Axis = None,
+        *,
+        where: Any = None,
+        weights: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+    ) -> Moments:
         """Take in the numbers of `x`, reduced over `axis`; returns self.
 
         Moments in host memory move to the device of a device array, and stay there.
@@ -121,7 +130,7 @@ class Moments:
         ValueError
             If the kept axes of `x` do not have this object's shape; nothing is changed.
         """
-        new = moments(x, axis, where=where, weights=weights)
+        new = moments(x, axis, where=where, weights=weights, lengths=lengths, length_axis=length_axis)
         own = self
         if isinstance(self._data, np.ndarray):
             own = Moments._of(place_of(new._data).from_host(self._data))
@@ -167,7 +176,15 @@ def _stacked(fields: list[Array]) -> Array:
 
 
 @everywhere
-def moments(x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None) -> Moments:
+def moments(
+    x: Any,
+    axis: Axis = None,
+    *,
+    where: Any = None,
+    weights: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+) -> Moments:
     """Count, mean and sum of squared deviations of x over `axis`, in float64.
 
     Parameters
@@ -181,6 +198,11 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None
     weights : array_like, optional
         How much each element counts, a non-negative real number; broadcasts to x's shape.
         Then ``count = sum(w)`` and ``m2 = sum(w * (x - mean)**2)``. In host memory only.
+    lengths : array_like of int, optional
+        How many of the *first* elements along `length_axis` take part, one number for each sample
+        of a padded batch; see :func:`mean_var`. Samples are x's axis 0.
+    length_axis : int, optional
+        The axis along which samples are padded. Default: 1.
 
     Returns
     -------
@@ -190,9 +212,11 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None
     Raises
     ------
     TypeError
-        If x's dtype has no mean (complex, object, string, datetime, structured).
+        If x's dtype has no mean (complex, object, string, datetime, structured), or if `lengths`
+        are not integers.
     ValueError
-        If a weight is negative or above 1e290.
+        If a weight is negative or above 1e290, `lengths` are not one for each sample or do not lie
+        within the axis, or `length_axis` is 0 or given without `lengths`.
     numpy.exceptions.AxisError
         If `axis` is out of bounds.
 
@@ -202,10 +226,12 @@ def moments(x: Any, axis: Axis = None, *, where: Any = None, weights: Any = None
     >>> m = nn.moments(np.array([[1.0, 2.0], [3.0, 6.0]]), axis=0)
     >>> m.count, m.mean, m.m2
     (array([2., 2.]), array([2., 4.]), array([2., 8.]))
+    >>> nn.moments(np.array([[1.0, 3.0, 9.0], [2.0, 9.0, 9.0]]), lengths=[2, 1]).mean
+    array(2.)
     """
     array = as_array(x)
     statistics_dtype(array.dtype)
-    selection = Selection.of(where, weights)
+    selection = Selection.of(where, weights, lengths=lengths, length_axis=length_axis)
     backend = backend_for({"x": array, **(selection.operands() if selection else {})})
     axes = canonicalize_axes(axis, array.ndim)
     return Moments._of(_reduction.moments(array, axes, selection.resolved(array) if selection else None, backend))

@@ -8,6 +8,7 @@ is ever made. How x is cut depends on shapes and strides alone.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -16,18 +17,20 @@ from numpy.typing import NDArray
 from numbanorm import _arrays, _layout
 from numbanorm._backend import get_backend
 from numbanorm._dtypes import is_float
+from numbanorm._masks import Lengths
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
 #: How much each element counts: a boolean array where only some do, a float array, None where all
-#: do, or True where all do that are not NaN.
-Weights = Array | bool | None
+#: do, True where all do that are not NaN, or the lengths of padded samples.
+Weights = Array | bool | Lengths | None
 
 
 def moments(x: Array, axes: Axes, weights: Weights = None, backend: Any = None) -> Array:
     """Count, mean and m2 of x over `axes`: float64 of shape (3, *kept axes), dense.
 
-    `weights` broadcast to x's shape. In host memory no temporary of
+    `weights` broadcast to x's shape, or are :class:`Lengths`: then what lies beyond them is
+    not even read, wherever it is the end of what a launcher takes as a line. In host memory no temporary of
     x's size is made: arrays with gaps are gathered piece by piece, and parts are merged as
     they come. On a device they are gathered whole, and integers converted to float64.
     """
@@ -42,8 +45,7 @@ def moments(x: Array, axes: Axes, weights: Weights = None, backend: Any = None) 
         x = place.dense(x, np.dtype(np.float64))
     lay = _layout.storage(x.shape, x.strides, x.itemsize)
     roles = "".join("r" if axis in axes else "k" for axis in lay.order)
-    if _are_array(weights):
-        weights = _in_storage_order(np.broadcast_to(weights, x.shape), lay)
+    weights = _arranged(backend, place, weights, x.shape, lay)
     target = _in_storage_order(out, _layout.kept_storage(lay, axes))
     result = target if target.flags.c_contiguous else place.empty(target.shape, np.float64)
     _visit(backend, place, _in_storage_order(x, lay), weights, roles, result)
@@ -57,6 +59,16 @@ def _in_storage_order(x: Array, lay: _layout.Storage) -> Array:
     if lay.flipped:
         view = view[tuple(slice(None, None, -1 if axis in lay.flipped else 1) for axis in lay.order)]
     return view
+
+
+def _arranged(backend: Any, place: Any, weights: Weights, shape: Axes, lay: _layout.Storage) -> Weights:
+    """Weights of x in storage order. Devices know no lengths, nor does an axis that runs backwards."""
+    if isinstance(weights, Lengths):
+        lengths = None if backend.name == "cuda" else weights.in_order(lay.order, lay.flipped)
+        if lengths is not None:
+            return lengths
+        weights = place.from_host(weights.mask(shape))
+    return _in_storage_order(np.broadcast_to(weights, shape), lay) if _are_array(weights) else weights
 
 
 def _is_dense(place: Any, x: Array) -> bool:
@@ -80,7 +92,7 @@ def _visit(backend: Any, place: Any, x: Array, weights: Weights, roles: str, out
         return
     reduced = roles[0] == "r"
     if len(x) == 1:
-        _visit(backend, place, x[0], _part(weights, 0), roles[1:], out if reduced else out[:, 0])
+        _visit(backend, place, x[0], _only(weights, x.shape), roles[1:], out if reduced else out[:, 0])
         return
     n_pieces = min(len(x), n_pieces)
     merged = place.zeros((3, 2, *out.shape[1:])) if reduced else out
@@ -96,19 +108,35 @@ def _visit(backend: Any, place: Any, x: Array, weights: Weights, roles: str, out
 
 
 def _are_array(weights: Weights) -> TypeGuard[Array]:
-    return weights is not None and weights is not True
+    return weights is not None and weights is not True and not isinstance(weights, Lengths)
 
 
-def _part(weights: Weights, part: Any) -> Weights:
+def _part(weights: Weights, part: slice) -> Weights:
+    if isinstance(weights, Lengths):
+        return weights.part(part)
     return weights[part] if _are_array(weights) else weights
+
+
+def _only(weights: Weights, shape: Axes) -> Weights:
+    """Weights of x[0], where x has no other."""
+    if isinstance(weights, Lengths):
+        if 0 not in (weights.sample_axis, weights.length_axis):
+            return weights._replace(sample_axis=weights.sample_axis - 1, length_axis=weights.length_axis - 1)
+        weights = np.broadcast_to(weights.mask(shape), shape)
+    return weights[0] if _are_array(weights) else weights
 
 
 def _reduce(backend: Any, place: Any, x: Array, weights: Weights, roles: str, out: Array) -> None:
     """Moments of x in one launch, and as many merges as the roles need."""
     plan = _layout.reduction(x.shape, roles)
-    x = place.dense(x).reshape(plan.view)
-    if _are_array(weights):
+    if isinstance(weights, Lengths):
+        taken = weights.on_lines(x.shape, tuple(range(x.ndim)), plan.view[-1])
+        if taken is None and _reduce_samples(backend, place, x, weights, roles, out):
+            return
+        weights = np.broadcast_to(weights.mask(x.shape), x.shape) if taken is None else taken
+    if _are_array(weights) and weights.dtype != np.int64:
         weights = place.dense(weights).reshape(plan.view)
+    x = place.dense(x).reshape(plan.view)
     shape = (plan.view[0], *plan.view[2:])
     launch = getattr(backend, plan.launcher)
     if not plan.merges:
@@ -121,6 +149,22 @@ def _reduce(backend: Any, place: Any, x: Array, weights: Weights, roles: str, ou
         combine(backend, parts, merge, merged)
         parts = merged
     combine(backend, parts, plan.merges[-1], out)
+
+
+def _reduce_samples(backend: Any, place: Any, x: Array, lengths: Lengths, roles: str, out: Array) -> bool:
+    """Each sample for itself, then merged: where a line would hold several of them, which end in padding each.
+
+    Returns whether that was done: not if samples are not reduced, or leave too many parts.
+    """
+    at = lengths.sample_axis
+    kept = [n for axis, n in enumerate(x.shape) if axis == at or roles[axis] == "k"]
+    if roles[at] == "k" or prod(kept) > place.max_parts:
+        return False
+    parts = place.empty((3, *kept), np.float64)
+    _reduce(backend, place, x, lengths, roles[:at] + "k" + roles[at + 1 :], parts)
+    before = roles[:at].count("k")
+    combine(backend, parts, (prod(kept[:before]), kept[before], prod(kept[before + 1 :])), out)
+    return True
 
 
 def _components(moments: Array) -> tuple[Array, Array, Array]:

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _arrays
-from numbanorm._arguments import as_array, as_mask
+from numbanorm._arguments import as_array
 from numbanorm._dtypes import is_float
 from numbanorm._errors import ShapeError, check_choice, unsupported_dtype
+from numbanorm._masks import Mask
 from numbanorm._reduction import Weights
 
 Array = NDArray[Any]
@@ -26,17 +27,25 @@ class Selection(NamedTuple):
     where: Any = None
     weights: Any = None
     nan_policy: str = "propagate"
+    lengths: Any = None
+    length_axis: int | None = None
 
     @classmethod
-    def of(cls, where: Any, weights: Any = None, nan_policy: str = "propagate") -> Selection | None:
+    def of(
+        cls,
+        where: Any,
+        weights: Any = None,
+        nan_policy: str = "propagate",
+        lengths: Any = None,
+        length_axis: int | None = None,
+    ) -> Selection | None:
         """None if all elements count alike, which is what most callers want."""
         if nan_policy != "propagate":
             check_choice("nan_policy", nan_policy, POLICIES)
         if where is True:
             where = None
-        if where is None and weights is None and nan_policy == "propagate":
-            return None
-        return cls(where, weights, nan_policy)
+        given = where is not None or weights is not None or lengths is not None or length_axis is not None
+        return cls(where, weights, nan_policy, lengths, length_axis) if given or nan_policy != "propagate" else None
 
     @property
     def omits(self) -> bool:
@@ -44,19 +53,24 @@ class Selection(NamedTuple):
         return self.nan_policy == "omit"
 
     def operands(self) -> dict[str, Any]:
-        """The arrays, by the names that errors use."""
+        """The arrays that must be where x is, by the names that errors use."""
         return {name: value for name, value in (("where", self.where), ("weights", self.weights)) if value is not None}
 
     def resolved(self, x: Array) -> Weights:
         """As :func:`numbanorm._reduction.moments` takes it.
 
-        NaN that are omitted from a host array without `where` or `weights` cost no temporary.
+        Lengths alone stay lengths, and NaN that are omitted from a host array without anything else
+        cost no temporary.
         """
-        taken: Any = as_mask(self.where, x.shape)
+        mask = self._mask(x)
+        omits = self.omits and is_float(x.dtype)
+        if mask is not None and mask.where is None and self.weights is None and not omits:
+            return mask.lengths
+        taken: Any = None if mask is None else mask.boolean_at(_arrays.place_of(x))
         if self.weights is not None:
             weights = _as_weights(self.weights, x.shape)
             taken = weights if taken is None else np.where(taken, weights, 0)
-        if not self.omits or not is_float(x.dtype):
+        if not omits:
             return taken  # type: ignore[no-any-return]
         if taken is None and isinstance(x, np.ndarray):
             return True
@@ -67,17 +81,22 @@ class Selection(NamedTuple):
             lambda numbers, counts: np.where(np.isnan(numbers), counts.dtype.type(0), counts), x, taken
         )
 
+    def _mask(self, x: Array) -> Mask | None:
+        return Mask.of(x, self.where, self.lengths, self.length_axis)
+
     def check(self, x: Array, count: Array, mean: Array) -> None:
         """Raise for NaN where they are not welcome, and for sets whose weights are all zero."""
         place = _arrays.place_of(x)
-        weighted = self.weights is not None and self.where is None and not self.omits and x.size > 0
+        may_be_empty = self.where is not None or self.lengths is not None or self.omits or x.size == 0
+        weighted = self.weights is not None and not may_be_empty
         if weighted and not place.to_host(count).all():
             raise ValueError("weights are zero for all elements of a set, which has no mean then; leave it out")
         if self.nan_policy != "raise" or not is_float(x.dtype) or not np.isnan(place.to_host(mean)).any():
             return  # a NaN among the numbers makes the mean one
         there = np.isnan(place.to_host(x))
-        if self.where is not None:
-            there &= place.to_host(as_mask(self.where, x.shape))
+        mask = self._mask(x)
+        if mask is not None:
+            there &= place.to_host(mask.boolean_at(place))
         if self.weights is not None:
             there &= place.to_host(_as_weights(self.weights, x.shape)) > 0
         if there.any():

@@ -47,6 +47,8 @@ def mean_var(
     where: Any = None,
     weights: Any = None,
     nan_policy: str = "propagate",
+    lengths: Any = None,
+    length_axis: int | None = None,
     dtype: Any = None,
     out: tuple[Array, Array] | None = None,
 ) -> MeanVar:
@@ -77,6 +79,14 @@ def mean_var(
     nan_policy : {"propagate", "omit", "raise"}
         Whether a NaN makes its statistics NaN, is left out as in :func:`numpy.nanvar` (but in
         one reading and without a copy), or is an error.
+    lengths : array_like of int, optional
+        How many of the *first* elements along `length_axis` take part, one number for each sample
+        of a padded batch: ``where = arange(x.shape[length_axis]) < lengths`` for each ``x[n]``. Samples
+        are x's axis 0. What lies beyond is padding, whatever it holds; in host memory it is mostly not
+        even read. Together with `where`, `weights` or `nan_policy`, elements must pass all of them.
+        Batches that are padded in front need ``x[:, ::-1]``.
+    length_axis : int, optional
+        The axis along which samples are padded. Default: 1.
     dtype : dtype, optional
         Dtype of the results. Default: that of x, or float64 for integers and bool. Sums are
         kept in float64 in any case.
@@ -93,11 +103,12 @@ def mean_var(
     ------
     TypeError
         If x's dtype has no mean (complex, object, string, datetime, structured), if x is a
-        masked array, or if `where` is not boolean.
+        masked array, if `where` is not boolean, or if `lengths` are not integers.
     ValueError
         If both `ddof` and `correction` are given, an axis occurs twice, a shape of `where`,
         `weights` or `out` does not fit, a weight is negative or above 1e290, all weights of a
-        set are zero, or there is a NaN where `nan_policy` is "raise".
+        set are zero, there is a NaN where `nan_policy` is "raise", `lengths` are not one for each
+        sample or do not lie within the axis, or `length_axis` is 0 or given without `lengths`.
     numpy.exceptions.AxisError
         If `axis` is out of bounds.
 
@@ -118,6 +129,11 @@ def mean_var(
     >>> nn.mean_var(np.array([1.0, 3.0]), weights=[3, 1])
     MeanVar(mean=np.float64(1.5), var=np.float64(0.75))
 
+    Sequences of different lengths, padded to one:
+
+    >>> nn.mean_var(np.array([[1.0, 3.0, np.nan], [4.0, 5.0, 9.0]]), axis=1, lengths=[2, 3])
+    MeanVar(mean=array([2., 6.]), var=array([1.        , 4.66666667]))
+
     Far from zero, where float32 sums lose the variance, nothing is lost:
 
     >>> x = np.float32(1e4) + np.tile(np.float32([-1, 1]), 500_000)
@@ -127,10 +143,9 @@ def mean_var(
     outs = NOWHERE if out is None else tuple(out)
     if len(outs) != 2:
         raise TypeError(f"out must be a tuple of two arrays, but has {len(outs)}")
+    selection = Selection.of(where, weights, nan_policy, lengths, length_axis)
     divisor = Divisor.of(ddof, correction)
-    return MeanVar(
-        *reduce(x, axis, keepdims, Selection.of(where, weights, nan_policy), dtype, outs, (True, True), divisor)
-    )
+    return MeanVar(*reduce(x, axis, keepdims, selection, dtype, outs, (True, True), divisor))
 
 
 @everywhere
@@ -142,6 +157,8 @@ def mean(
     where: Any = None,
     weights: Any = None,
     nan_policy: str = "propagate",
+    lengths: Any = None,
+    length_axis: int | None = None,
     dtype: Any = None,
     out: Any = None,
 ) -> Any:
@@ -156,7 +173,8 @@ def mean(
     array([1.5, 4.5])
     """
     outs = NOWHERE if out is None else (out, None)
-    return reduce(x, axis, keepdims, Selection.of(where, weights, nan_policy), dtype, outs, MEAN)[0]
+    selection = Selection.of(where, weights, nan_policy, lengths, length_axis)
+    return reduce(x, axis, keepdims, selection, dtype, outs, MEAN)[0]
 
 
 @everywhere
@@ -170,6 +188,8 @@ def var(
     where: Any = None,
     weights: Any = None,
     nan_policy: str = "propagate",
+    lengths: Any = None,
+    length_axis: int | None = None,
     dtype: Any = None,
     out: Any = None,
 ) -> Any:
@@ -184,9 +204,8 @@ def var(
     4.666666666666667
     """
     outs = NOWHERE if out is None else (None, out)
-    return reduce(
-        x, axis, keepdims, Selection.of(where, weights, nan_policy), dtype, outs, VAR, Divisor.of(ddof, correction)
-    )[1]
+    selection = Selection.of(where, weights, nan_policy, lengths, length_axis)
+    return reduce(x, axis, keepdims, selection, dtype, outs, VAR, Divisor.of(ddof, correction))[1]
 
 
 @everywhere
@@ -200,6 +219,8 @@ def std(
     where: Any = None,
     weights: Any = None,
     nan_policy: str = "propagate",
+    lengths: Any = None,
+    length_axis: int | None = None,
     dtype: Any = None,
     out: Any = None,
 ) -> Any:
@@ -214,14 +235,5 @@ def std(
     1.8708286933869707
     """
     outs = NOWHERE if out is None else (None, out)
-    return reduce(
-        x,
-        axis,
-        keepdims,
-        Selection.of(where, weights, nan_policy),
-        dtype,
-        outs,
-        VAR,
-        Divisor.of(ddof, correction),
-        root=True,
-    )[1]
+    selection = Selection.of(where, weights, nan_policy, lengths, length_axis)
+    return reduce(x, axis, keepdims, selection, dtype, outs, VAR, Divisor.of(ddof, correction), root=True)[1]

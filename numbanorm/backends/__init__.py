@@ -86,6 +86,8 @@ Common arguments:
 
 * ``weights``: None; an array of x's shape, boolean (which elements take part) or float (how much
   each counts); or True: all take part that are not NaN. On cuda None or a boolean array.
+  On the host also int64 counts: how many of the first elements of each row of ``moments_rows`` (n_rows,)
+  or of each line of n_inner of ``moments_cols`` (n_outer * n_reduce,) take part; the others are not read.
   A set without elements has count, mean and m2 zero.
 * ``taken``: a boolean array of x's shape, or, int64, how many of its first elements take part for each line
   (a run of x's last axis; of ``masked_channels_backward``'s x a run of channels where ``n_inner`` is 1).

@@ -136,7 +136,7 @@ def norm_columns_kernel(part, n_parts, x, shape, fold, gamma, beta, eps, eps_on_
     operands = np.empty((5, n_channels * fold), gamma.dtype)
     for col in range(0, n_channels, TILE):
         width = min(TILE, n_channels - col)
-        tile_moments(x, None, col, n_channels, n_rows, width, fold, sums, col, moments[0], moments[1], moments[2])
+        tile_moments(x, None, None, col, n_channels, n_rows, width, fold, sums, col, moments[0], moments[1], moments[2])
     count = np.float64(n_rows)
     for k in range(n_channels):
         mean[k] = moments[1, k]

@@ -82,15 +82,20 @@ def weighted_segment_moments(x, weights, start, stop):
 
 
 @inner
-def column_sums(x, start, stride, n_rows, width, sums):
-    """Shift of each column of a block, and sums of its differences and of their squares.
-
-    Eight rows a visit, to spare loads and stores of the sums, which lie TILE apart.
-    """
-    for j in range(width):
+def open_columns(x, start, first, width, sums):
+    """Shift of each column of a block from `first` on, and sums of nothing."""
+    for j in range(first, width):
         sums[j] = finite_or_zero(np.float64(load(x, start + j)))
         sums[TILE + j] = 0
         sums[2 * TILE + j] = 0
+
+
+@inner
+def add_rows(x, start, stride, n_rows, width, sums):
+    """Add to the sums of each column's differences from its shift and of their squares.
+
+    Eight rows a visit, to spare loads and stores of the sums, which lie TILE apart.
+    """
     n_eights = n_rows // 8
     for eight in range(n_eights):
         a = start + 8 * eight * stride
@@ -120,6 +125,52 @@ def column_sums(x, start, stride, n_rows, width, sums):
             da = np.float64(load(x, a + j)) - sums[j]
             sums[TILE + j] += da
             sums[2 * TILE + j] += da * da
+
+
+@spliced
+def column_sums(x, start, stride, n_rows, width, sums):
+    """Shift of each column of a block, and sums of its differences and of their squares."""
+    open_columns(x, start, 0, width, sums)
+    add_rows(x, start, stride, n_rows, width, sums)
+
+
+@exact
+def clipped(count, first, width):
+    """How many of `width` elements from `first` on are among the first `count` of a line."""
+    return min(max(count - first, 0), width)
+
+
+@inner
+def leading_column_sums(x, counts, line, start, col, stride, n_lines, n_cols, fold, sums):
+    """The same of the first elements of each line, and how many each column has.
+
+    Neighbours that take part with equally many elements are read together, whole lines `fold`
+    at a time as one wide row; what is left of these is the beginning of such a row.
+    """
+    width = n_cols * fold
+    for j in range(width):
+        for k in range(4):
+            sums[np.uintp(k * TILE + j)] = 0
+    i, opened = 0, 0
+    while i < n_lines:
+        n = clipped(counts[np.uintp(line + i)], col, n_cols)
+        stop = i + 1
+        while stop < n_lines and clipped(counts[np.uintp(line + stop)], col, n_cols) == n:
+            stop += 1
+        at_once = fold if n == n_cols else 1
+        while i < stop and n > 0:
+            at_once = min(at_once, stop - i)
+            n_rows = (stop - i) // at_once
+            wide = n * at_once
+            first = start + i * stride
+            open_columns(x, first, opened, wide, sums)
+            opened = max(opened, wide)
+            add_rows(x, first, stride * at_once, n_rows, wide, sums)
+            sums[np.uintp(3 * TILE + wide - 1)] += n_rows
+            i += n_rows * at_once
+        i = stop
+    for j in range(width - 1, 0, -1):
+        sums[np.uintp(3 * TILE + j - 1)] += sums[np.uintp(3 * TILE + j)]
 
 
 @inner
@@ -174,8 +225,10 @@ def merge_parts(count, mean, m2, first, n_parts, stride, width, out, out_count, 
 
 
 @spliced
-def tile_moments(x, weights, start, stride, n_rows, n_cols, fold, sums, out, count, mean, m2):
+def tile_moments(x, weights, counts, start, stride, n_rows, n_cols, fold, sums, out, count, mean, m2):
     """Moments of n_cols neighbouring columns over n_rows rows, to the outputs from `out` on.
+
+    Where there are `counts`, of as many of the first elements of each row of `stride` elements.
 
     Narrow matrices are read `fold` rows at a time, as one wide row (of `stride` elements each),
     and the rows that are left over one at a time.
@@ -190,11 +243,15 @@ def tile_moments(x, weights, start, stride, n_rows, n_cols, fold, sums, out, cou
         n = min(BLOCK, (n_rows - row) // at_once)
         width = n_cols * at_once
         first = start + row * stride
-        if weights is None:
+        if counts is not None:
+            line, col = first // stride, first % stride
+            leading_column_sums(x, counts, line, first, col, stride, n * at_once, n_cols, at_once, sums)
+        elif weights is None:
             column_sums(x, first, stride * at_once, n, width, sums)
         else:
             weighted_column_sums(x, weights, first, stride * at_once, n, width, sums)
-        merge_columns(np.float64(n), weights is not None, sums, width, n_cols, out, count, mean, m2)
+        uneven = weights is not None or counts is not None
+        merge_columns(np.float64(n), uneven, sums, width, n_cols, out, count, mean, m2)
         row += n * at_once
 
 

@@ -31,8 +31,16 @@ Array = NDArray[Any]
 Weights = reference.Weights
 
 
+def _flat_weights(weights: Weights) -> tuple[Any, Any]:
+    """Weights of elements and counts of lines as kernels take them; one of both is None."""
+    if isinstance(weights, np.ndarray):
+        flat = flat_input(weights)
+        return (None, flat) if reference.are_counts(weights) else (flat, None)
+    return weights, None
+
+
 @kernel
-def _moments_rows_kernel(part, n_parts, x, weights, n_cols, n_splits, count, mean, m2):
+def _moments_rows_kernel(part, n_parts, x, weights, counts, n_cols, n_splits, count, mean, m2):
     """Unit = one of the n_splits pieces of one row."""
     n_units = count.size
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
@@ -40,6 +48,8 @@ def _moments_rows_kernel(part, n_parts, x, weights, n_cols, n_splits, count, mea
         split = unit % n_splits
         start = row * n_cols + n_cols * split // n_splits
         stop = row * n_cols + n_cols * (split + 1) // n_splits
+        if counts is not None:
+            stop = min(stop, row * n_cols + counts[np.uintp(row)])
         if weights is None:
             count[unit], mean[unit], m2[unit] = segment_moments(x, start, stop)
         else:
@@ -50,20 +60,19 @@ def moments_rows(x: Array, weights: Weights, count: Array, mean: Array, m2: Arra
     """Moments of each row of x (n_rows, n_cols); reads x once."""
     n_rows, n_cols = x.shape
     splits = n_splits(n_rows, n_cols)
-    flat = flat_input(x)
-    taken = flat_input(weights) if isinstance(weights, np.ndarray) else weights
+    flat, taken = flat_input(x), _flat_weights(weights)
     parts = n_parts(n_rows * splits, x.size)
     if splits == 1:
-        _moments_rows_kernel(parts, flat, taken, n_cols, 1, count, mean, m2)
+        _moments_rows_kernel(parts, flat, *taken, n_cols, 1, count, mean, m2)
         return
     pieces = np.empty((3, n_rows, splits, 1))
-    _moments_rows_kernel(parts, flat, taken, n_cols, splits, *pieces.reshape(3, -1))
+    _moments_rows_kernel(parts, flat, *taken, n_cols, splits, *pieces.reshape(3, -1))
     outputs = [out.reshape(n_rows, 1) for out in (count, mean, m2)]
     combine_moments(pieces[0], pieces[1], pieces[2], *outputs)
 
 
 @kernel
-def _moments_cols_kernel(part, n_parts, x, weights, shape, fold, n_tiles, n_splits, count, mean, m2):
+def _moments_cols_kernel(part, n_parts, x, weights, counts, shape, fold, n_tiles, n_splits, count, mean, m2):
     """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index."""
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_splits * n_tiles
@@ -78,23 +87,22 @@ def _moments_cols_kernel(part, n_parts, x, weights, shape, fold, n_tiles, n_spli
         n_cols = n_inner * (tile + 1) // n_tiles - col
         start = (outer * n_reduce + row) * n_inner + col
         out = (outer * n_splits + split) * n_inner + col
-        tile_moments(x, weights, start, n_inner, n_rows, n_cols, fold, sums, out, count, mean, m2)
+        tile_moments(x, weights, counts, start, n_inner, n_rows, n_cols, fold, sums, out, count, mean, m2)
 
 
 def moments_cols(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of x (n_outer, n_reduce, n_inner) over its middle axis; reads x once."""
     n_outer, _, n_inner = x.shape
     rows_at_once, n_tiles, splits = column_cut(x.shape, x.itemsize)
-    flat = flat_input(x)
-    taken = flat_input(weights) if isinstance(weights, np.ndarray) else weights
+    flat, taken = flat_input(x), _flat_weights(weights)
     parts = n_parts(n_outer * n_tiles * splits, x.size)
     if splits == 1:
         outputs = [flat_output(out) for out in (count, mean, m2)]
-        _moments_cols_kernel(parts, flat, taken, x.shape, rows_at_once, n_tiles, 1, *outputs)
+        _moments_cols_kernel(parts, flat, *taken, x.shape, rows_at_once, n_tiles, 1, *outputs)
         return
     pieces = np.empty((3, n_outer, splits, n_inner))
     flat_pieces = pieces.reshape(3, -1)
-    _moments_cols_kernel(parts, flat, taken, x.shape, rows_at_once, n_tiles, splits, *flat_pieces)
+    _moments_cols_kernel(parts, flat, *taken, x.shape, rows_at_once, n_tiles, splits, *flat_pieces)
     combine_moments(pieces[0], pieces[1], pieces[2], count, mean, m2)
 
 
@@ -187,7 +195,7 @@ def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, me
         col = n_inner * tile // n_tiles
         n_cols = n_inner * (tile + 1) // n_tiles - col
         start = outer * n_reduce * n_inner + col
-        tile_moments(x, None, start, n_inner, n_reduce, n_cols, fold, sums, 0, moments[0], moments[1], moments[2])
+        tile_moments(x, None, None, start, n_inner, n_reduce, n_cols, fold, sums, 0, moments[0], moments[1], moments[2])
         for j in range(n_cols):
             count, mu, m2 = moments[0, j], moments[1, j], moments[2, j]
             finish(outer * n_inner + col + j, count, mu, m2, ddof, True, root, mean, var)

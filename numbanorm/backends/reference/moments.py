@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-#: Weights as a launcher takes them: None, an array of x's shape, or True for all that is not NaN.
+#: Weights as a launcher takes them: None, an array of x's shape, True for all that is not NaN, or int64
+#: counts of the first elements of each line.
 Weights = Array | bool | None
+
+
+def are_counts(weights: Weights) -> bool:
+    """Whether these are counts of lines and not weights of elements."""
+    return isinstance(weights, np.ndarray) and weights.dtype == np.int64
 
 
 def _moments(x: Array, weights: Weights, axis: int, count: Array, mean: Array, m2: Array) -> None:
@@ -19,6 +25,8 @@ def _moments(x: Array, weights: Weights, axis: int, count: Array, mean: Array, m
         weights = np.ones(x.shape, bool)
     elif weights is True:
         weights = x == x
+    elif are_counts(weights):
+        weights = np.arange(x.shape[-1]) < np.reshape(weights, (*x.shape[:-1], 1))
     w = np.asarray(weights, np.float64)
     values = np.where(w > 0, x, 0).astype(np.float64)
     count[...] = w.sum(axis)
