@@ -103,7 +103,8 @@ def apply(
     if x.size and backend.name != "cuda" and plan.norm.launcher == "norm_channels":
         y = _apply_fused(backend, x, mean, var, reduced, spread, plan, scale, mask, out)
     else:
-        y = _engine.apply(backend, x, mean, var, reduced, parameters, scale)[0]
+        with np.errstate(all="ignore"):  # what takes no part may overflow
+            y = _engine.apply(backend, x, mean, var, reduced, parameters, scale)[0]
         y = put_right(place, x, y, mask, out)
     if not want:
         return (y,)

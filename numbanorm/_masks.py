@@ -139,10 +139,12 @@ class Mask:
         #: Whether elements that are left out keep their values; else they become zero.
         self.keep = keep
 
-    def split(self, shape: Axes, axis: int) -> Mask:
+    def split(self, place: Any, shape: Axes, axis: int) -> Mask:
         """Of x with another `shape`, in which `axis` has become two."""
-        where = None if self.where is None else self.where.reshape(shape)
         lengths = self.lengths
+        if lengths is not None and lengths.length_axis == axis:  # then neither of the two ends in padding
+            return Mask(self.boolean_at(place).reshape(shape), None, shape, self.keep)
+        where = None if self.where is None else self.where.reshape(shape)
         if lengths is not None:
             sample_axis, length_axis = (a + (a > axis) for a in lengths[1:])
             lengths = Lengths(lengths.values, sample_axis, length_axis)
@@ -175,9 +177,9 @@ class Mask:
                 inside = place.evaluate(np.logical_and, self.where, inside)
         return np.broadcast_to(inside, self.shape)  # type: ignore[arg-type]
 
-    def weights(self, place: Any) -> Array:
+    def weights(self, place: Any) -> Array | Lengths:
         """As :func:`numbanorm._reduction.moments` takes it."""
-        return self.boolean_at(place)
+        return self.lengths if self.where is None and self.lengths is not None else self.boolean_at(place)
 
     def taken(self, order: Axes, view: Axes, width: int) -> Array:
         """As launchers on the host take it: int64 counts for lines of `width`, or booleans of the shape `view`.

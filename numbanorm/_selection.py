@@ -11,7 +11,7 @@ from numbanorm import _arrays
 from numbanorm._arguments import as_array
 from numbanorm._dtypes import is_float
 from numbanorm._errors import ShapeError, check_choice, unsupported_dtype
-from numbanorm._masks import Mask
+from numbanorm._masks import Mask, MaskArguments
 from numbanorm._reduction import Weights
 
 Array = NDArray[Any]
@@ -82,7 +82,7 @@ class Selection(NamedTuple):
         )
 
     def _mask(self, x: Array) -> Mask | None:
-        return Mask.of(x, self.where, self.lengths, self.length_axis)
+        return MaskArguments(self.where, self.lengths, self.length_axis).of(x)
 
     def check(self, x: Array, count: Array, mean: Array) -> None:
         """Raise for NaN where they are not welcome, and for sets whose weights are all zero."""

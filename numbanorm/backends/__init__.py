@@ -59,12 +59,16 @@ and one from y, so that a caller need not keep x, which the host's backends alon
 
 and norms of which some elements of x take no part, which the host's backends alone have:
 
-======================  ===================================================================
-``masked_norm_rows``    ``norm_rows`` of the elements that take part
-``masked_norm_groups``  ``norm_groups`` of the elements that take part
-``masked_affine``       x (n, n_channels, n_inner) with given statistics (n_channels,) in
-                        float64 and a parameter per channel
-======================  ===================================================================
+============================  =============================================================
+``masked_norm_rows``          ``norm_rows`` of the elements that take part, with a ddof
+``masked_norm_groups``        ``norm_groups`` of the elements that take part, with a ddof
+``masked_affine``             x (n, n_channels, n_inner) with given statistics
+                              (n_channels,) in float64 and a parameter per channel
+``masked_rows_backward``      ``norm_rows_backward``; sums, means and n are of the elements
+                              that take part
+``masked_groups_backward``    ``norm_groups_backward`` in the same way
+``masked_channels_backward``  ``norm_channels_backward`` in the same way
+============================  =============================================================
 
 With ``xhat = (x - mean) * rstd``, ``g = dy * gamma`` and means over the n elements of a set::
 
@@ -73,15 +77,6 @@ With ``xhat = (x - mean) * rstd``, ``g = dy * gamma`` and means over the n eleme
 
 Every other layout is gathered into one of these by the pipeline.
 
-Where not all elements take part, the host's backends have the same with ``taken`` after x and ``keep`` before dx:
-
-============================  ==============================================================
-``masked_rows_backward``      ``norm_rows_backward``; sums, means and n are of the elements
-                              that take part
-``masked_groups_backward``    ``norm_groups_backward`` in the same way
-``masked_channels_backward``  ``norm_channels_backward`` in the same way
-============================  ==============================================================
-
 Common arguments:
 
 * ``weights``: None; an array of x's shape, boolean (which elements take part) or float (how much
@@ -89,11 +84,6 @@ Common arguments:
   On the host also int64 counts: how many of the first elements of each row of ``moments_rows`` (n_rows,)
   or of each line of n_inner of ``moments_cols`` (n_outer * n_reduce,) take part; the others are not read.
   A set without elements has count, mean and m2 zero.
-* ``taken``: a boolean array of x's shape, or, int64, how many of its first elements take part for each line
-  (a run of x's last axis; of ``masked_channels_backward``'s x a run of channels where ``n_inner`` is 1).
-  What does not take part may hold anything, and of what lies beyond a line's first elements nothing is read.
-* ``keep``: whether dx is dy where elements do not take part, or 0. A set without elements, whose statistics are NaN,
-  has no other, and adds nothing to dgamma and dbeta.
 * ``ddof``, ``root``: what is taken from the count (the divisor is at least zero), and whether
   the square root of the variance is stored. An output of length 0 is not wanted. Results of
   ``mean_var_*`` have x's own dtype.
@@ -106,10 +96,11 @@ Common arguments:
   less than xhat needs: where statistics are x's own, a launcher takes off the mean of xhat.
   With ``use_mean=False`` mean is not looked at.
 * ``std_eps``: eps where it was added to the standard deviation, else 0.
-* ``taken``: which elements take part: a boolean array of x's shape, or an int64 array of how many of the
-  first elements of each line do, where a line is a run of the last axis longer than one. The others may
-  hold anything, and add nothing to a result. Of a set without elements mean and rstd are NaN.
-* ``keep``: what is written where elements do not take part: themselves, or zero.
+* ``taken``: which elements take part: a boolean array of x's shape, or, int64, how many of the first elements of
+  each line do. A line is a run of x's last axis; where that of ``masked_affine`` and ``masked_channels_backward``
+  has length 1, a run of channels. The others may hold anything, and nothing beyond a line's first elements is read.
+  Of a set without elements mean and rstd are NaN, and it adds nothing to dgamma and dbeta.
+* ``keep``: what is written where elements do not take part: x (of a gradient dy) itself, or zero.
 * ``before``, ``after``: channels of a window besides its own; cut off at the ends. ``alpha``, ``beta``, ``k`` of
   ``(k + alpha * sum)**-beta``.
 * ``dx``, ``dgamma``, ``dbeta``: outputs, of length 0 where not wanted; dx may be the memory of dy

@@ -107,7 +107,7 @@ def group_norm(
     reduced = other_axes(len(shape), axis, sample_axis_of(axis) + (axis == 0))
     features = ((axis, axis + 1), gamma, beta)
     mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
-    split_mask = None if mask is None else mask.split(shape, axis)
+    split_mask = None if mask is None else mask.split(place_of(array), shape, axis)
     result = normalized(backend, array.reshape(shape), reduced, features, scale, split_mask, target, return_stats)
     y, *statistics = result if return_stats else (result,)
     y = out if out is not None else y.reshape(array.shape)

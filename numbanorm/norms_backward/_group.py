@@ -182,7 +182,7 @@ def group_norm_backward(
     has = gamma is not None
     # Where there is one group, or one channel in each, that axis of features is dropped by the plan.
     mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
-    mask = None if mask is None else mask.split(shape, axis)
+    mask = None if mask is None else mask.split(place_of(array), shape, axis)
     sets = Sets(reduced, (axis, axis + 1) if has else (), dgamma=has, dbeta=has, mask=mask)
     target = None if out is None else (np.asarray(out) if place_of(out) is HOST else out).reshape(shape)
     gamma = None if gamma is None else gamma.reshape(split)
