@@ -324,12 +324,14 @@ def test_layers(make, rng):
     padded, masked = make(dtype="f8"), make(dtype="f8")
     y = padded(x, lengths=lengths, length_axis=along)
     dx = padded.backward(dy)
-    np.testing.assert_array_equal(y, masked(x, where=inside))
-    np.testing.assert_array_equal(dx, masked.backward(dy))
+    np.testing.assert_allclose(y, masked(x, where=inside), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dx, masked.backward(dy), rtol=1e-12, atol=1e-12)
     assert not y[~inside].any()
     assert not dx[~inside].any()
+    for name, gradient in padded.grad.items():
+        np.testing.assert_allclose(gradient, masked.grad[name], rtol=1e-12, atol=1e-12)
     for name, value in padded.state_dict().items():
-        np.testing.assert_array_equal(value, masked.state_dict()[name])
+        np.testing.assert_allclose(value, masked.state_dict()[name], rtol=1e-12)
     padded.eval()
     assert not padded(x, lengths=lengths, length_axis=along)[~inside].any()
 
