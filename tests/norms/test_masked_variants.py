@@ -1,0 +1,179 @@
+"""Masks in the norms that are made of others.
+
+What is left out might as well not be there: results are those of a smaller x. Where sets lose
+different numbers of elements, gradients are those by differences.
+"""
+
+import numpy as np
+import pytest
+
+import numbanorm as nn
+from tests.norms.test_masks import hidden, numeric_gradient
+
+SHAPE = (4, 3, 6)
+W, U = np.array([0.3, -0.5, 1.0]), np.array([1.0, 0.2, -0.4])
+
+
+def conditional(x, **k):
+    tables = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 2.0]])
+    return nn.conditional_instance_norm(x, tables, tables + 1, np.arange(len(x)) % 2, return_stats=True, **k)
+
+
+def conditional_backward(dy, x, saved, **k):
+    tables = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 2.0]])
+    return nn.conditional_instance_norm_backward(dy, x, tables, np.arange(len(x)) % 2, *saved, **k)
+
+
+def style(x):
+    return np.linspace(-2, 5, 3 * 8).reshape(1, 3, 8)
+
+
+def adaptive(x, **k):
+    return nn.adaptive_instance_norm(x, style(x), return_stats=True, **k)
+
+
+def adaptive_backward(dy, x, saved, **k):
+    return nn.adaptive_instance_norm_backward(dy, x, style(x), *saved, **k)
+
+
+def switchable(x, running, **k):
+    return nn.switchable_norm(x, running[0] + 2, running[1] + 0, W, U, *running, training=True, return_stats=True, **k)
+
+
+def switchable_backward(dy, x, saved, gamma, **k):
+    return nn.switchable_norm_backward(dy, x, gamma, W, U, *saved, training=True, **k)
+
+
+def renorm(x, running, **k):
+    options = {"training": True, "r_max": 1.5, "d_max": 0.4, "return_stats": True}
+    return nn.batch_renorm(x, running[0] + 2, running[1] + 0, *running, **options, **k)
+
+
+def renorm_backward(dy, x, saved, gamma, **k):
+    return nn.batch_renorm_backward(dy, x, gamma, *saved, training=True, **k)
+
+
+def ghost(x, running, **k):
+    options = {"virtual_batch_size": 2, "training": True, "return_stats": True}
+    return nn.ghost_batch_norm(x, running[0] + 2, running[1] + 0, *running, **options, **k)
+
+
+def ghost_backward(dy, x, saved, gamma, **k):
+    return nn.ghost_batch_norm_backward(dy, x, gamma, *saved, virtual_batch_size=2, training=True, **k)
+
+
+#: name -> (call, gradient, whether it has running statistics and whole samples may be left out)
+NORMS = {
+    "conditional": (conditional, conditional_backward, False, False),
+    "adaptive": (adaptive, adaptive_backward, False, True),
+    "switchable": (switchable, switchable_backward, True, True),
+    "renorm": (renorm, renorm_backward, True, True),
+    "ghost": (ghost, ghost_backward, True, False),
+    "z_score": (lambda x, **k: (nn.z_score(x, (0, 2), ddof=1, **k),), None, False, True),
+    "min_max_scale": (lambda x, **k: (nn.min_max_scale(x, (0, 2), feature_range=(1, 3), **k),), None, False, True),
+    "l2_normalize": (lambda x, **k: (nn.l2_normalize(x, (0, 2), **k),), None, False, True),
+}
+norms = pytest.mark.parametrize(("call", "gradient", "runs", "samples"), NORMS.values(), ids=NORMS)
+
+
+@pytest.fixture(params=["cpu", "reference"])
+def backend(request):
+    with nn.use_backend(request.param):
+        yield request.param
+
+
+def called(call, x, runs, **k):
+    """Results, and the running statistics after the call."""
+    running = [np.array([0.1, -0.2, 0.3]), np.array([1.0, 2.0, 0.5])]
+    return call(x, running, **k) if runs else call(x, **k), running
+
+
+def gradients(gradient, dy, x, saved, runs, **k):
+    return gradient(dy, x, saved, np.array([2.1, 1.8, 2.3]), **k) if runs else gradient(dy, x, saved, **k)
+
+
+def check(call, gradient, runs, x, dy, left, mask, chosen):
+    """x with `mask`, said as `chosen`, against ``x[left]``."""
+    (expected, *kept), after = called(call, x[left], runs)
+    (y, *saved), running = called(call, hidden(x, mask, (np.nan, np.inf)), runs, **chosen)
+    np.testing.assert_allclose(y[left], expected, rtol=1e-9, atol=1e-9)
+    assert not y[~mask].any()
+    np.testing.assert_allclose(running, after, rtol=1e-12)
+    if gradient is not None:
+        right = gradients(gradient, dy[left], x[left], kept, runs)
+        actual = gradients(gradient, hidden(dy, mask), hidden(x, mask, (np.nan, np.inf)), saved, runs, **chosen)
+        np.testing.assert_allclose(actual[0][left], right[0], rtol=1e-8, atol=1e-9)
+        assert not actual[0][~mask].any()
+        for a, b in zip(actual[1:], right[1:], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
+
+
+@norms
+def test_fewer_columns(backend, call, gradient, runs, samples, rng):
+    x, dy = rng.standard_normal(SHAPE) + 1, rng.standard_normal(SHAPE)
+    columns = np.array([True, True, False, True, False, True])
+    left, mask = (slice(None), slice(None), columns), np.broadcast_to(columns, SHAPE)
+    check(call, gradient, runs, x, dy, left, mask, {"where": columns})
+    left, mask = (..., slice(4)), np.broadcast_to(np.arange(6) < 4, SHAPE)
+    check(call, gradient, runs, x, dy, left, mask, {"lengths": [4] * 4, "length_axis": 2})
+
+
+@norms
+def test_fewer_samples(backend, call, gradient, runs, samples, rng):
+    if not samples:
+        pytest.skip("samples have labels, or places in virtual batches")
+    x, dy = rng.standard_normal(SHAPE) + 1, rng.standard_normal(SHAPE)
+    there = np.array([True, False, True, True])
+    mask = np.broadcast_to(there[:, None, None], SHAPE)
+    check(call, gradient, runs, x, dy, there, mask, {"where": mask})
+    check(call, gradient, runs, x, dy, there, mask, {"lengths": there * 6, "length_axis": 2})
+
+
+@norms
+def test_gradients_of_unequal_sets(backend, call, gradient, runs, samples, rng):
+    if gradient is None:
+        pytest.skip("has no gradient")
+    x, dy = rng.standard_normal(SHAPE) + 1, rng.standard_normal(SHAPE)
+    where = rng.random(SHAPE) < 0.7
+    where[1, 2] = False
+    where[:, :, 0] |= np.arange(3) < 2  # two channels have elements everywhere
+    for padding in ("zero", "keep"):
+        chosen = {"where": where, "padding": padding}
+        (_, *saved), _ = called(call, x, runs, **chosen)
+        dx = gradients(gradient, dy, x, saved, runs, **chosen)[0]
+
+        def value(a, corrections=saved[2:], chosen=chosen, padding=padding):
+            result = called(call, a, runs, **chosen)[0]
+            if not corrections:
+                return result[0]
+            # r and d are constants to the gradient: batch renorm's y with those of x itself.
+            r, d, gamma, beta = (
+                *corrections,
+                *(p.reshape(1, 3, 1) for p in (np.array([2.1, 1.8, 2.3]), np.array([1, 2, 0.5]))),
+            )
+            xhat = (a - result[1]) * result[2]
+            return np.where(where, (xhat * r + d) * gamma + beta, a if padding == "keep" else 0)
+
+        with nn.use_backend("reference"):
+            right = numeric_gradient(value, x, dy)
+        np.testing.assert_allclose(dx, right, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["zero", "keep"])
+def test_scaling_of_unequal_sets(backend, padding, rng):
+    x = rng.standard_normal((5, 4)).astype("f4")
+    where = rng.random(x.shape) < 0.6
+    where[:2] = True
+    where[2] = False
+    wide = np.where(where, x, np.nan).astype("f8")
+    least, most = np.nanmin(wide, 0), np.nanmax(wide, 0)
+    expected = {
+        nn.z_score: (wide - np.nanmean(wide, 0)) / np.nanstd(wide, 0),
+        nn.min_max_scale: (wide - least) / (most - least),
+        nn.l2_normalize: wide / np.sqrt(np.nansum(wide**2, 0)),
+    }
+    for function, right in expected.items():
+        y = function(hidden(x, where) if padding == "zero" else x, 0, where=where, padding=padding)
+        several = np.isfinite(right) & where
+        np.testing.assert_allclose(y[several], right[several], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(y[~where], x[~where] if padding == "keep" else 0)
