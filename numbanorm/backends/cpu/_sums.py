@@ -44,17 +44,31 @@ def segment_moments(x, start, stop):
 
 
 def weight_of(x, weights, i):
-    """How much element `i` of x counts; `weights` is an array, or True: all but NaN count."""
-    if isinstance(weights, np.ndarray):
-        return np.float64(load(weights, i))
-    return np.float64(load(x, i) == load(x, i))
+    """How much element `i` of x counts, a number or whether; `weights` is an array, or True: all but NaN count."""
+    if not isinstance(weights, np.ndarray):
+        return load(x, i) == load(x, i)
+    return load(weights, i) if weights.dtype == np.bool_ else np.float64(load(weights, i))
 
 
 @overload(weight_of)
 def _jit_weight_of(x, weights, i):
-    if isinstance(weights, types.Array):
-        return lambda x, weights, i: np.float64(load(weights, i))
-    return lambda x, weights, i: np.float64(load(x, i) == load(x, i))
+    if not isinstance(weights, types.Array):
+        return lambda x, weights, i: load(x, i) == load(x, i)
+    if isinstance(weights.dtype, types.Boolean):
+        return lambda x, weights, i: load(weights, i)
+    return lambda x, weights, i: np.float64(load(weights, i))
+
+
+def weighted(weight, value):
+    """What an element adds to a sum; nothing if its weight is zero, whatever the value."""
+    return weight * value if weight > 0 else np.float64(0)
+
+
+@overload(weighted)
+def _jit_weighted(weight, value):
+    if isinstance(weight, types.Boolean):
+        return lambda weight, value: value if weight else np.float64(0)
+    return lambda weight, value: weight * value if weight > 0 else np.float64(0)
 
 
 @inner
@@ -69,33 +83,30 @@ def weighted_segment_moments(x, weights, start, stop):
         if first == upper:
             continue
         shift = finite_or_zero(np.float64(load(x, first)))
-        count_b, total, squares = np.float64(0), np.float64(0), np.float64(0)
+        n = weight_of(x, weights, first) * 0  # an integer where elements are counted
+        total, squares = np.float64(0), np.float64(0)
         for i in range(first, upper):
             weight = weight_of(x, weights, i)
-            difference = np.float64(load(x, i)) - shift if weight > 0 else np.float64(0)
-            count_b += weight
-            total += weight * difference
-            squares += weight * difference * difference
-        count_b, mean_b, m2_b = block_moments(count_b, shift, total, squares)
+            difference = np.float64(load(x, i)) - shift
+            n += weight
+            total += weighted(weight, difference)
+            squares += weighted(weight, difference * difference)
+        count_b, mean_b, m2_b = block_moments(np.float64(n), shift, total, squares)
         count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
     return count, mean, m2
 
 
 @inner
-def open_columns(x, start, first, width, sums):
-    """Shift of each column of a block from `first` on, and sums of nothing."""
-    for j in range(first, width):
+def column_sums(x, start, stride, n_rows, opened, width, sums):
+    """Shift of each column of a block, and sums of its differences and of their squares.
+
+    Added to what the first `opened` columns have already. Eight rows a visit, to spare loads and
+    stores of the sums, which lie TILE apart.
+    """
+    for j in range(opened, width):
         sums[j] = finite_or_zero(np.float64(load(x, start + j)))
         sums[TILE + j] = 0
         sums[2 * TILE + j] = 0
-
-
-@inner
-def add_rows(x, start, stride, n_rows, width, sums):
-    """Add to the sums of each column's differences from its shift and of their squares.
-
-    Eight rows a visit, to spare loads and stores of the sums, which lie TILE apart.
-    """
     n_eights = n_rows // 8
     for eight in range(n_eights):
         a = start + 8 * eight * stride
@@ -127,13 +138,6 @@ def add_rows(x, start, stride, n_rows, width, sums):
             sums[2 * TILE + j] += da * da
 
 
-@spliced
-def column_sums(x, start, stride, n_rows, width, sums):
-    """Shift of each column of a block, and sums of its differences and of their squares."""
-    open_columns(x, start, 0, width, sums)
-    add_rows(x, start, stride, n_rows, width, sums)
-
-
 @exact
 def clipped(count, first, width):
     """How many of `width` elements from `first` on are among the first `count` of a line."""
@@ -162,10 +166,8 @@ def leading_column_sums(x, counts, line, start, col, stride, n_lines, n_cols, fo
             at_once = min(at_once, stop - i)
             n_rows = (stop - i) // at_once
             wide = n * at_once
-            first = start + i * stride
-            open_columns(x, first, opened, wide, sums)
+            column_sums(x, start + i * stride, stride * at_once, n_rows, opened, wide, sums)
             opened = max(opened, wide)
-            add_rows(x, first, stride * at_once, n_rows, wide, sums)
             sums[np.uintp(3 * TILE + wide - 1)] += n_rows
             i += n_rows * at_once
         i = stop
@@ -191,20 +193,23 @@ def weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
                     missing -= 1
         for j in range(width):
             weight = weight_of(x, weights, a + j)
-            difference = np.float64(load(x, a + j)) - sums[j] if weight > 0 else np.float64(0)
-            sums[TILE + j] += weight * difference
-            sums[2 * TILE + j] += weight * difference * difference
+            difference = np.float64(load(x, a + j)) - sums[j]
+            sums[TILE + j] += weighted(weight, difference)
+            sums[2 * TILE + j] += weighted(weight, difference * difference)
             sums[3 * TILE + j] += weight
 
 
 @inner
-def merge_columns(n, weighted, sums, width, n_out, out, count, mean, m2):
-    """Merge the sums of a block into the n_out outputs from `out` on, to which its columns belong in turn."""
+def merge_columns(n, uneven, sums, width, n_out, out, count, mean, m2):
+    """Merge the sums of a block into the n_out outputs from `out` on, to which its columns belong in turn.
+
+    Each column has n elements, or where they are `uneven` as many as its sums say.
+    """
     for first in range(0, width, n_out):
         for j in range(first, first + n_out):
             k = np.uintp(out + j - first)
             c = np.uintp(j)
-            count_b = sums[c + np.uintp(3 * TILE)] if weighted else n
+            count_b = sums[c + np.uintp(3 * TILE)] if uneven else n
             moments_b = block_moments(count_b, sums[c], sums[c + np.uintp(TILE)], sums[c + np.uintp(2 * TILE)])
             count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], *moments_b)
 
@@ -247,7 +252,7 @@ def tile_moments(x, weights, counts, start, stride, n_rows, n_cols, fold, sums, 
             line, col = first // stride, first % stride
             leading_column_sums(x, counts, line, first, col, stride, n * at_once, n_cols, at_once, sums)
         elif weights is None:
-            column_sums(x, first, stride * at_once, n, width, sums)
+            column_sums(x, first, stride * at_once, n, 0, width, sums)
         else:
             weighted_column_sums(x, weights, first, stride * at_once, n, width, sums)
         uneven = weights is not None or counts is not None
