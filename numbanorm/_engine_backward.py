@@ -76,11 +76,7 @@ def normalize_backward(
         zero = place.zeros(tuple(x.shape[axis] for axis in sets.features), plan.compute)
         return dx, zero if sets.dgamma else None, zero.copy() if sets.dbeta else None
     if sets.mask is not None and backend.name == "cuda":
-        axes = sets.reduced, sets.features
-        dx, *rest = by_formula(place, dy, x, gamma, mean, rstd, axes, sets.fixed, scale, sets.mask)
-        target = _engine.empty(place, plan) if out is None else out
-        place.copy(target, dx)
-        return target, rest[0] if sets.dgamma else None, rest[1] if sets.dbeta else None
+        return weighted_backward(dy, x, gamma, mean, rstd, sets, scale, None, out)
     if plan.norm.launcher is None:
         return _gathered(backend, place, dy, x, gamma, beta, mean, rstd, sets, scale, plan, out)
     if out is not None and _engine._can_hold(place, out, x, plan.dtype, (sets.features, gamma, beta)):
@@ -96,6 +92,28 @@ def normalize_backward(
     if out is not None:
         dx = _engine._delivered(place, dx, out)
     return dx, dgamma, dbeta
+
+
+def weighted_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array | None,
+    mean: Array,
+    rstd: Array,
+    sets: Sets,
+    scale: Scale,
+    weights: Array | None,
+    out: Array | None = None,
+) -> Gradients:
+    """The same by the formula, which knows weights too."""
+    place = _arrays.place_of(x)
+    plan = norm_plan(x.shape, x.strides, x.dtype, sets.reduced, sets.features, sets.channels)
+    mean, rstd = mean.reshape(plan.statistics), rstd.reshape(plan.statistics)
+    axes = sets.reduced, sets.features
+    dx, *rest = by_formula(place, dy, x, gamma, mean, rstd, axes, sets.fixed, scale, sets.mask, weights)
+    target = _engine.empty(place, plan) if out is None else out
+    place.copy(target, dx)
+    return target, rest[0] if sets.dgamma else None, rest[1] if sets.dbeta else None
 
 
 def _clash(place: Any, dx: Array, dy: Array) -> bool:

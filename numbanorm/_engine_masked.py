@@ -17,7 +17,7 @@ from numbanorm._application import flat
 from numbanorm._engine import Parameters, Scale
 from numbanorm._masks import Mask
 from numbanorm._norm_plan import NormPlan, norm_plan
-from numbanorm._reduction import moments
+from numbanorm._reduction import Weights, moments
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -42,14 +42,14 @@ def normalize(
         return _engine.normalize(backend, x, reduced, parameters, scale, out=out, want=want)
     if backend.name != "cuda" and plan.norm.launcher in ("norm_rows", "norm_groups"):
         return _fused(backend, x, reduced, (features, gamma, beta), plan, scale, mask, out, want)
-    _, mean, var = statistics(backend, x, reduced, scale, mask)
+    _, mean, var = statistics(backend, x, reduced, scale, mask.weights(_arrays.place_of(x)))
     return apply(backend, x, mean, var, reduced, parameters, scale, mask, out=out, want=want)
 
 
-def statistics(backend: Any, x: Array, reduced: Axes, scale: Scale, mask: Mask) -> tuple[Array, Array, Array]:
-    """Count, mean and ``m2 / (count - ddof)`` of what `mask` takes: float64 of the kept axes' shape."""
+def statistics(backend: Any, x: Array, reduced: Axes, scale: Scale, weights: Weights) -> tuple[Array, Array, Array]:
+    """Count, mean and ``m2 / (count - ddof)``, weighted: float64 of the kept axes' shape."""
     place = _arrays.place_of(x)
-    data = moments(x, reduced, mask.weights(place), backend)
+    data = moments(x, reduced, weights, backend)
     kept = data.shape[1:]
     mean, var = place.empty(prod(kept), np.float64), place.empty(prod(kept), np.float64)
     components = (component.reshape(-1) for component in data)

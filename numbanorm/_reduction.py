@@ -18,6 +18,7 @@ from numbanorm import _arrays, _layout
 from numbanorm._backend import get_backend
 from numbanorm._dtypes import is_float
 from numbanorm._masks import Lengths
+from numbanorm.backends.reference.moments import weighted_moments
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -39,8 +40,11 @@ def moments(x: Array, axes: Axes, weights: Weights = None, backend: Any = None) 
     shape = (3, *(x.shape[axis] for axis in kept))
     if x.size == 0:
         return place.zeros(shape)  # type: ignore[no-any-return]
-    out: Array = place.empty(shape, np.float64)
     backend = backend or get_backend(x)
+    if backend.name == "cuda" and _are_array(weights) and weights.dtype != bool:
+        real = np.broadcast_to(weights, x.shape)  # its kernels take masks
+        return place.evaluate(lambda a, w: weighted_moments(a, w, axes), x, real)  # type: ignore[no-any-return]
+    out: Array = place.empty(shape, np.float64)
     if place is not _arrays.HOST and not is_float(x.dtype):
         x = place.dense(x, np.dtype(np.float64))
     lay = _layout.storage(x.shape, x.strides, x.itemsize)

@@ -66,15 +66,20 @@ class Selection(NamedTuple):
         omits = self.omits and is_float(x.dtype)
         if mask is not None and mask.where is None and self.weights is None and not omits:
             return mask.lengths
-        taken: Any = None if mask is None else mask.boolean_at(_arrays.place_of(x))
+        place = _arrays.place_of(x)
+        taken: Any = None if mask is None else mask.boolean_at(place)
         if self.weights is not None:
             weights = _as_weights(self.weights, x.shape)
-            taken = weights if taken is None else np.where(taken, weights, 0)
+            taken = (
+                weights
+                if taken is None
+                else place.evaluate(lambda m, w: np.where(m, w, w.dtype.type(0)), taken, weights)
+            )
         if not omits:
             return taken  # type: ignore[no-any-return]
         if taken is None and isinstance(x, np.ndarray):
             return True
-        evaluate = _arrays.place_of(x).evaluate
+        evaluate = place.evaluate
         if taken is None:
             return evaluate(lambda numbers: ~np.isnan(numbers), x)  # type: ignore[no-any-return]
         return evaluate(  # type: ignore[no-any-return]

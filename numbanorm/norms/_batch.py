@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from numbanorm import _engine, _engine_masked
 from numbanorm._arguments import as_running
+from numbanorm._arrays import place_of
 from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
@@ -198,7 +199,7 @@ class BatchNormSettings(NamedTuple):
         out: Any,
         want: str,
     ) -> tuple[Array, ...]:
-        count, mean, var = _engine_masked.statistics(backend, x, reduced, scale, mask)
+        count, mean, var = _engine_masked.statistics(backend, x, reduced, scale, mask.weights(place_of(x)))
         given = mean, var, reduced, parameters, scale, mask
         result = _engine_masked.apply(backend, x, *given, out=out, want=want)
         update_masked(backend, count, mean, var, self.biased, self.momentum, *running)

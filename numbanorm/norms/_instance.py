@@ -121,7 +121,9 @@ def tracked_instance_norm(
     scale = checked_scale("instance_norm", settings.eps)
     mask = chosen.of(array, 1)
     if mask is not None:
-        count, means, variances = _engine_masked.statistics(backend, array, reduced, scale, mask)
+        count, means, variances = _engine_masked.statistics(
+            backend, array, reduced, scale, mask.weights(place_of(array))
+        )
         given = means, variances, reduced, parameters, scale, mask
         result = _engine_masked.apply(backend, array, *given, out=out, want=want)
         update_masked(backend, count, means, variances, settings.biased, settings.momentum, running_mean, running_var)

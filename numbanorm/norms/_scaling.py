@@ -216,9 +216,12 @@ def l2_normalize(
     axes = canonicalize_axes(axis, array.ndim)
     checked_scale("l2_normalize", eps)
     mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    place = place_of(array)
     if mask is not None and array.size:
-        count, mean, squares = _engine_masked.statistics(backend, array, axes, Scale(0.0, use_mean=False), mask)
-        total = place_of(array).evaluate(np.multiply, count, squares)
+        count, mean, squares = _engine_masked.statistics(
+            backend, array, axes, Scale(0.0, use_mean=False), mask.weights(place)
+        )
+        total = place.evaluate(np.multiply, count, squares)
         return applied(backend, array, mean, total, axes, ((), None, None), Scale(float(eps) ** 2), mask, out)[0]
     n = max(prod(array.shape[i] for i in axes), 1)
     gamma = place_of(array).constant(n**-0.5, compute_dtype(array.dtype)).reshape(())

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanorm import _engine_masked
 from numbanorm._arguments import as_parameter
+from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._engine import Parameters, checked_scale
+from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import ShapeError
 from numbanorm._guests import everywhere
-from numbanorm._masks import MaskArguments
-from numbanorm.norms._checks import checked_input, normalized
+from numbanorm._masks import Mask, MaskArguments
+from numbanorm._selection import Selection
+from numbanorm.norms._checks import applied, checked_input, normalized
 
 Array = NDArray[Any]
 
@@ -29,6 +32,7 @@ def standardize(
     eps_on: str = "var",
     ddof: float = 0,
     where: Any = None,
+    weights: Any = None,
     lengths: Any = None,
     length_axis: int | None = None,
     padding: str = "zero",
@@ -55,6 +59,9 @@ def standardize(
         Delta degrees of freedom of the variance.
     where : array_like of bool, optional
         Which elements take part, broadcast to x. The others count in no statistic, whatever they hold.
+    weights : array_like, optional
+        How much each element counts in mean and variance: real, not negative, broadcast to x. As of
+        frequencies, `ddof` is taken from their sum (West 1979). y is written for all elements alike.
     lengths : array_like of int, optional
         (N,), of padded samples: how many of the first elements along `length_axis` take part.
     length_axis : int, optional
@@ -74,7 +81,7 @@ def standardize(
     TypeError
         If x is not floating point.
     ValueError
-        If `eps` is negative, or a shape does not fit.
+        If `eps` is negative, a shape does not fit, or weights are negative or all zero in a set.
 
     Examples
     --------
@@ -82,12 +89,27 @@ def standardize(
     >>> nn.standardize(np.array([1.0, 2.0, 3.0]), eps=0).round(4)
     array([-1.2247,  0.    ,  1.2247])
     """
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=where)
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=where, weights=weights)
     scale = checked_scale("standardize", eps, eps_on, ddof=ddof)
     axes = canonicalize_axes(axis, array.ndim)
     parameters = _broadcast_parameters(gamma, beta, array.shape)
     mask = MaskArguments(where, lengths, length_axis, padding).of(array)
-    return normalized(backend, array, axes, parameters, scale, mask, out, False)
+    if weights is None or array.size == 0:
+        return normalized(backend, array, axes, parameters, scale, mask, out, False)
+    mean, var = weighted_statistics(backend, array, axes, scale, mask, weights)[:2]
+    return applied(backend, array, mean, var, axes, parameters, scale, mask, out)[0]
+
+
+def weighted_statistics(
+    backend: Any, x: Array, axes: tuple[int, ...], scale: Scale, mask: Mask | None, weights: Any
+) -> tuple[Array, Array, Array]:
+    """Mean and variance in float64, of the kept axes' shape, and the weights themselves."""
+    place = place_of(x)
+    selection = Selection(None if mask is None else mask.boolean_at(place), weights)
+    taken: Any = selection.resolved(x)
+    count, mean, var = _engine_masked.statistics(backend, x, axes, scale, taken)
+    selection.check(x, count, mean)
+    return mean, var, taken
 
 
 def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Parameters:

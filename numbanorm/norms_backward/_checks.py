@@ -17,12 +17,12 @@ Axes = tuple[int, ...]
 
 
 def checked_gradient(
-    dy: Any, x: Any, out: Any, gamma: Any, mean: Any, rstd: Any, beta: Any = None, where: Any = None
+    dy: Any, x: Any, out: Any, gamma: Any, mean: Any, rstd: Any, **operands: Any
 ) -> tuple[Array, Array, Any]:
     """dy and x as arrays of one shape, and the backend for all operands."""
     gradient = as_array(dy, "dy")
     norm_dtype(gradient.dtype, "dy")
-    array, backend = checked_input(x, out, dy=gradient, gamma=gamma, beta=beta, mean=mean, rstd=rstd, where=where)
+    array, backend = checked_input(x, out, dy=gradient, gamma=gamma, mean=mean, rstd=rstd, **operands)
     norm_dtype(array.dtype)
     if gradient.shape != array.shape:
         raise ShapeError(f"dy should have x's shape {array.shape}, but has {gradient.shape}")

@@ -172,7 +172,7 @@ def _backward(
 ) -> Gradients:
     """A norm whose parameters vary over the axes of its statistics."""
     beta = beta if recompute else None
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, beta, chosen.where)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, beta=beta, where=chosen.where)
     axes = canonicalize_axes(axis, array.ndim)
     features, gamma, beta = axis_parameters(gamma, beta, array.shape, axes)
     rstd = checked_statistic("rstd", rstd, array.shape, axes)

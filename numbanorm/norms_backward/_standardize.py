@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._engine import Scale, checked_scale, saved
-from numbanorm._engine_backward import Gradients, Sets, normalize_backward
+from numbanorm._engine_backward import Gradients, Sets, normalize_backward, weighted_backward
 from numbanorm._guests import everywhere
 from numbanorm._masks import Mask, MaskArguments
 from numbanorm._reduction import moments
-from numbanorm.norms._standardize import _broadcast_parameters
+from numbanorm.norms._standardize import _broadcast_parameters, weighted_statistics
 from numbanorm.norms_backward._checks import checked_gradient, checked_statistic
 
 Array = NDArray[Any]
@@ -34,6 +34,7 @@ def standardize_backward(
     eps_on: str = "var",
     ddof: float = 0,
     where: Any = None,
+    weights: Any = None,
     lengths: Any = None,
     length_axis: int | None = None,
     padding: str = "zero",
@@ -41,9 +42,10 @@ def standardize_backward(
 ) -> Gradients:
     """Gradient of :func:`numbanorm.standardize`.
 
-    With ``xhat = (x - mean) * rstd``, ``g = dy * gamma`` and sums over `axis`, n elements each::
+    With ``xhat = (x - mean) * rstd``, ``g = dy * gamma``, sums over `axis`, weights w (1 unless given)
+    and their sum n::
 
-        dx = rstd * (g - sum(g) / n - xhat * sum(g * xhat) / (n - ddof))
+        dx = rstd * (g - w * (sum(g) / n + xhat * sum(g * xhat) / (n - ddof)))
         dgamma = sum(dy * xhat), dbeta = sum(dy)    over the axes along which gamma is broadcast
 
     Parameters
@@ -59,7 +61,7 @@ def standardize_backward(
         ``1 / sqrt(var + eps)`` or, with ``eps_on="std"``, ``1 / (std + eps)``.
     axis, eps, eps_on, ddof
         As in the forward.
-    where, lengths, length_axis, padding
+    where, weights, lengths, length_axis, padding
         As in the forward. What took no part has no gradient: dx is 0 there, or with ``padding="keep"`` dy.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
@@ -86,17 +88,25 @@ def standardize_backward(
     >>> dx.round(3), dgamma, dbeta
     (array([ 0.229, -0.344,  0.115]), None, None)
     """
-    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
+    gradient, array, backend = checked_gradient(dy, x, out, gamma, mean, rstd, where=where, weights=weights)
     scale = checked_scale("standardize", eps, eps_on, ddof=ddof)
     axes = canonicalize_axes(axis, array.ndim)
     features, compact, _ = _broadcast_parameters(gamma, None, array.shape)
     mask = MaskArguments(where, lengths, length_axis, padding).of(array)
-    if mean is None or rstd is None:
+    taken = None
+    if weights is not None and array.size:
+        own_mean, own_var, taken = weighted_statistics(backend, array, axes, scale, mask, weights)
+        if mean is None or rstd is None:
+            mean, rstd = saved(array, own_mean, own_var, scale)
+    elif mean is None or rstd is None:
         mean, rstd = _statistics(backend, array, axes, scale, mask)
     mean, rstd = (checked_statistic(n, s, array.shape, axes) for n, s in (("mean", mean), ("rstd", rstd)))
     has = compact is not None
     sets = Sets(axes, features, dgamma=has, dbeta=has, mask=mask)
-    dx, *rest = normalize_backward(backend, gradient, array, compact, mean, rstd, sets, scale, out)
+    if taken is None:
+        dx, *rest = normalize_backward(backend, gradient, array, compact, mean, rstd, sets, scale, out)
+    else:
+        dx, *rest = weighted_backward(gradient, array, compact, mean, rstd, sets, scale, taken, out)
     shape = np.shape(gamma) if has else ()
     dgamma, dbeta = (None if g is None else g.reshape(shape) for g in rest)
     return dx, dgamma, dbeta

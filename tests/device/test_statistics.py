@@ -133,7 +133,7 @@ def test_moments_follow_the_data(place, rng):
     assert place.numpy(nn.moments(place.array(x[:0]), 0).count).tolist() == [0] * 5
 
 
-def test_nan_are_left_out_and_weights_are_the_hosts(place):
+def test_nan_are_left_out_and_weights_are_real(place):
     host = np.random.default_rng(3).standard_normal((6, 40)).astype("f4")
     host[1, 3] = host[4, :5] = np.nan
     x = place.array(host)
@@ -142,6 +142,14 @@ def test_nan_are_left_out_and_weights_are_the_hosts(place):
     np.testing.assert_allclose(place.numpy(var), np.nanvar(host.astype("f8"), 1), rtol=2e-6)
     with pytest.raises(ValueError, match=r"x has NaN at \(1, 3\)"):
         nn.mean(x, 1, nan_policy="raise")
-    if place.name != "stand-in":
-        with pytest.raises(NotImplementedError, match="must be boolean"):
-            nn.mean(x, 1, weights=place.array(np.ones((6, 40), "f4")))
+    weights = np.abs(host[::-1])
+    weights[np.isnan(weights)] = 0
+    clean = np.where(np.isnan(host), 1e4, host)
+    mean, var = nn.mean_var(place.array(clean), 1, weights=place.array(weights))
+    expected = nn.mean_var(clean, 1, weights=weights)
+    for actual, right in zip((mean, var), expected, strict=True):
+        np.testing.assert_allclose(place.numpy(actual), right, rtol=1e-6)
+    for options in ({"weights": weights}, {"weights": weights, "where": weights > 1}):
+        there = {name: place.array(value) for name, value in options.items()}
+        y = place.numpy(nn.standardize(place.array(clean), 1, **there))
+        np.testing.assert_allclose(y, nn.standardize(clean, 1, **options), rtol=1e-5, atol=1e-5)

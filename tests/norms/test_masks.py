@@ -361,3 +361,47 @@ def test_bad_arguments(rng):
     y, mean, rstd = nn.layer_norm(x, return_stats=True)
     with pytest.raises(ValueError, match="recompute"):
         nn.layer_norm_backward(x, y, None, mean, rstd, recompute=True, where=x > 0)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_weights_in_standardize(backend, ddof, rng):
+    """Whole weights are repetitions; real ones are those of np.average."""
+    x = rng.standard_normal((5, 4, 3)) + 100
+    counts = rng.integers(0, 4, (5, 1, 3))
+    counts[0] = 2
+    gamma, beta = rng.standard_normal(3), rng.standard_normal((4, 1))
+    y = nn.standardize(x, (0, 1), gamma=gamma, beta=beta, ddof=ddof, weights=counts, eps=EPS)
+    for k in range(3):
+        repeated = np.repeat(x[..., k], counts[:, 0, k], axis=0)
+        right = (x[..., k] - repeated.mean()) / np.sqrt(repeated.var(ddof=ddof) + EPS) * gamma[k] + beta.T
+        np.testing.assert_allclose(y[..., k], right, rtol=1e-9, atol=1e-9)
+    weights, where = rng.random(x.shape), rng.random(x.shape) < 0.7
+    where[:, 0] = True
+    y = nn.standardize(np.where(where, x, np.nan), 1, weights=weights, where=where, eps=0)
+    mean = np.average(x, 1, weights * where, keepdims=True)
+    var = np.average((x - mean) ** 2, 1, weights * where, keepdims=True)
+    np.testing.assert_allclose(y, np.where(where, (x - mean) / np.sqrt(var), 0), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"ddof": 1.0}, {"eps_on": "std", "eps": 0.1}, {"where": True}])
+def test_gradient_of_weights_in_standardize(backend, options, rng):
+    x, dy, weights = (rng.standard_normal((4, 5)) for _ in range(3))
+    weights, gamma = np.abs(weights) * 3, rng.standard_normal(5)
+    weights[:, 1] = 0
+    options = {"axis": 1, "weights": weights, **options}
+    if "where" in options:
+        options["where"] = rng.random(x.shape) < 0.8
+    dx, dgamma, dbeta = nn.standardize_backward(dy, x, gamma, **options)
+    right = numeric_gradient(lambda a: nn.standardize(a, gamma=gamma, **options), x, dy)
+    of_gamma = numeric_gradient(lambda g: nn.standardize(x, gamma=g, **options), gamma, dy)
+    np.testing.assert_allclose(dx, right, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(dgamma, of_gamma, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(dbeta, (dy * options.get("where", True)).sum(0), rtol=1e-12)
+
+
+def test_bad_weights_in_standardize():
+    x = np.ones((2, 3))
+    with pytest.raises(ValueError, match=r"weights must lie between 0 .* weights\[1\] is -1"):
+        nn.standardize(x, weights=np.array([1.0, -1.0, 2.0]))
+    with pytest.raises(ValueError, match="weights are zero for all elements of a set"):
+        nn.standardize(x, 1, weights=np.array([[1.0], [0.0]]))

@@ -22,6 +22,7 @@ def masked_gradient(
     ddof: float,
     use_mean: bool,
     fixed: bool = False,
+    weights: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Gradients of a norm over `axes` of the elements that take part, for any layout and place.
 
@@ -39,6 +40,8 @@ def masked_gradient(
         As launchers take them, see :mod:`numbanorm.backends`.
     fixed : bool
         Whether statistics do not depend on x.
+    weights : array, optional
+        How much each element counts in statistics, where that is not the same.
 
     Returns
     -------
@@ -48,20 +51,22 @@ def masked_gradient(
     taken = np.broadcast_to(taken, x.shape)
     scale = rstd.astype(np.float64)
     with np.errstate(all="ignore"):  # a set without elements has NaN as statistics
-        n = np.maximum(taken.sum(axes, keepdims=True), 1)
+        share = np.where(taken, 1.0 if weights is None else weights, 0.0)
+        total = share.sum(axes, keepdims=True)
+        n = np.where(total > 0, total, 1.0)
         gradient = np.where(taken, dy.astype(np.float64), 0.0)
         g = np.where(taken, gradient * gamma, 0.0)
         centred = x.astype(np.float64) - mean if use_mean else x.astype(np.float64)
         if use_mean and not fixed:
-            centred = centred - np.where(taken, centred, 0.0).sum(axes, keepdims=True) / n
+            centred = centred - (share * np.where(taken, centred, 0.0)).sum(axes, keepdims=True) / n
         xhat = np.where(taken, centred * scale, 0.0)
         dx = scale * g
         if not fixed:
-            share = 1 - std_eps * scale  # std / (std + eps)
-            slope = np.where(share > 0, 1 / share, 0.0)
+            steepness = 1 - std_eps * scale  # std / (std + eps)
+            slope = np.where(steepness > 0, 1 / steepness, 0.0)
             through_mean = g.sum(axes, keepdims=True) / n * use_mean
             through_var = xhat * (g * xhat).sum(axes, keepdims=True) / (n - ddof) * slope
-            dx = scale * (g - through_mean - through_var)
+            dx = scale * (g - share * (through_mean + through_var))
         return np.where(taken, dx, 0.0), gradient * xhat, gradient
 
 

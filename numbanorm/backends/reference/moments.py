@@ -27,19 +27,28 @@ def _moments(x: Array, weights: Weights, axis: int, count: Array, mean: Array, m
         weights = x == x
     elif are_counts(weights):
         weights = np.arange(x.shape[-1]) < np.reshape(weights, (*x.shape[:-1], 1))
-    w = np.asarray(weights, np.float64)
-    values = np.where(w > 0, x, 0).astype(np.float64)
-    count[...] = w.sum(axis)
-    divisor = np.where(count > 0, count, 1)
+    count[...], mean[...], m2[...] = weighted_moments(x, weights, axis)
+
+
+def weighted_moments(x: Array, weights: Any, axes: int | tuple[int, ...]) -> Array:
+    """Count, mean and m2, stacked, of x over `axes`: for arrays of any place, in float64.
+
+    `weights` have x's shape: boolean, or real and not negative. What weighs nothing may hold anything.
+    """
+    w = weights.astype(np.float64)
+    values = np.where(w > 0, x.astype(np.float64), 0.0)
     # An infinite element makes the mean infinite and m2 NaN, which is the right answer.
     with np.errstate(invalid="ignore", over="ignore"):
-        mean[...] = (w * values).sum(axis) / divisor
-        deviations = np.where(w > 0, values - np.expand_dims(mean, axis), 0)
+        count = w.sum(axes, keepdims=True)
+        divisor = np.where(count > 0, count, 1.0)
+        mean = (w * values).sum(axes, keepdims=True) / divisor
+        deviations = np.where(w > 0, values - mean, 0.0)
         # The second term corrects the rounding of the mean (Bjorck 1983).
-        correction = (w * deviations).sum(axis)
-        mean += np.where(np.isfinite(correction), correction / divisor, 0)
-        m2[...] = (w * deviations**2).sum(axis) - correction**2 / divisor
-    np.maximum(m2, 0, out=m2)
+        correction = (w * deviations).sum(axes, keepdims=True)
+        mean = mean + np.where(np.isfinite(correction), correction / divisor, 0.0)
+        m2 = (w * deviations**2).sum(axes, keepdims=True) - correction**2 / divisor
+    stacked: Array = np.stack([part.squeeze(axes) for part in (count, mean, np.maximum(m2, 0.0))])
+    return stacked
 
 
 def moments_rows(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
