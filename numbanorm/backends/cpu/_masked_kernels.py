@@ -10,7 +10,7 @@ import numpy as np
 
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._masked_sums import finish_sets, piece_moments, set_moments
-from numbanorm.backends.cpu._masked_write import write_piece
+from numbanorm.backends.cpu._masked_write import write_piece, write_runs
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._write import prepare
 from numbanorm.backends.cpu.affine import repeat_operands
@@ -42,7 +42,7 @@ def masked_norm_kernel(
         n = min(batch, last - first)
         for k in range(n):
             counts[k], statistics[0, k], statistics[1, k] = set_moments(
-                x, mask, lengths, (first + k) * n_lines, n_lines, length, operands, scratch
+                x, mask, lengths, (first + k) * n_lines, n_lines, length, past_caches, operands, scratch
             )
         finish_sets(n, counts, ddof, scale, statistics, operands)
         for k in range(n * n_lines):
@@ -107,10 +107,17 @@ def masked_columns_kernel(part, n_parts, x, mask, lengths, cut, mean, var, scale
             operands[3, j] = gamma[(lower + j) % gamma.size]
             operands[4, j] = beta[(lower + j) % beta.size]
         repeat_operands(operands, width, fold)
+        at_once = fold
         row, last = n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks
         while row < last:
-            at_once = min(fold, last - row)
-            piece = row, n_cols, lower, width * at_once
-            write_piece(x, mask, lengths, piece, columns, 0, keep, y, past_caches)
-            row += at_once
+            if row + at_once > last:
+                at_once = 1
+            n = (last - row) // at_once
+            if mask is not None:
+                start, stride, wide = row * n_cols + lower, n_cols * at_once, width * at_once
+                write_runs(x, start, n, stride, wide, columns, 0, mask, keep, y, past_caches)
+            if lengths is not None:
+                for k in range(n):
+                    write_piece(x, mask, lengths, (row + k, n_cols, lower, width), columns, 0, keep, y, past_caches)
+            row += n * at_once
     settle()

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, inner, spliced
-from numbanorm.backends.cpu._launch import BLOCK
+from numbanorm.backends.cpu._lanes import elements_of_line
+from numbanorm.backends.cpu._launch import BLOCK, SHORT_PADDING
 from numbanorm.backends.cpu._row_sums import row_moments
+from numbanorm.backends.cpu._stream_masked import prefetch
 from numbanorm.backends.cpu._sums import block_moments, finite_or_zero, segment_moments, welford_combine
 from numbanorm.backends.cpu._write import finish
+
+
+def is_taken(taken, i):
+    """Whether element `i` takes part: as a mask says, or if it comes before the element `taken`."""
+    return load(taken, i) if isinstance(taken, np.ndarray) else i < taken
+
+
+@overload(is_taken)
+def _jit_is_taken(taken, i):
+    if isinstance(taken, types.Array):
+        return lambda taken, i: load(taken, i)
+    return lambda taken, i: i < taken
 
 
 @exact
 def n_first(lengths, line, lower, size):
     """How many of the `size` elements from `lower` on are among the first `lengths[line]` of their line."""
     return min(max(lengths[line] - lower, 0), size)
+
+
+@spliced
+def is_short(x, n):
+    """Whether n elements of padding are read along where x comes from memory, as jumping would take longer."""
+    return n // elements_of_line(x) < SHORT_PADDING
 
 
 @inner
@@ -57,7 +79,7 @@ def piece_moments(x, mask, lengths, piece):
 
 
 @spliced
-def set_moments(x, mask, lengths, line, n_lines, length, like, scratch):
+def set_moments(x, mask, lengths, line, n_lines, length, past_caches, like, scratch):
     """Moments of the n_lines lines from `line` on together; `scratch` is (2, 1)."""
     moments = np.float64(0), np.float64(0), np.float64(0)
     if mask is not None:
@@ -66,6 +88,9 @@ def set_moments(x, mask, lengths, line, n_lines, length, like, scratch):
         for k in range(line, line + n_lines):
             n = n_first(lengths, k, 0, length)
             row_moments(x, k * length, 1, n, like, scratch)
+            if past_caches and is_short(x, length - n):
+                for i in range(n, length, elements_of_line(x)):
+                    prefetch(x, k * length + i)
             moments = welford_combine(*moments, np.float64(n), scratch[0, 0], scratch[1, 0])
     return moments
 

@@ -9,54 +9,41 @@ import numpy as np
 
 from numbanorm.backends.cpu._elements import load, store
 from numbanorm.backends.cpu._jit import inner, spliced
-from numbanorm.backends.cpu._masked_sums import n_first
-from numbanorm.backends.cpu._stream import whole_lines, write_line
+from numbanorm.backends.cpu._masked_sums import is_short, is_taken, n_first
+from numbanorm.backends.cpu._stream import whole_lines
 from numbanorm.backends.cpu._stream_masked import write_masked_line, write_padding_line
 from numbanorm.backends.cpu._stream_rows import parameter
 from numbanorm.backends.cpu._write import centred, scaled
 
+#: Elements that one turn of a vectorised loop writes; what is left over costs as much one by one.
+TURN = 64
+
 
 @inner
-def write_run(x, first, length, operands, at, y, past_caches):
-    """y = (x - mean) * rstd * gamma + beta for x[first : first + length].
+def write_runs(x, start, n_runs, stride, length, operands, at, taken, keep, y, past_caches):
+    """y = (x - mean) * rstd * gamma + beta where elements are taken, n_runs times `length` of them.
 
-    Operands are numbers, or arrays whose elements from `at` on are taken.
+    Operands are numbers, or arrays whose elements from `at` on serve each run; `taken` is as
+    in :func:`._masked_sums.is_taken`.
     """
     high, low, rstd, gamma, beta = operands
-    upper, n_lines, step = whole_lines(y, first, length, past_caches)
-    lower = 0
-    while True:
-        for i in range(lower, upper):
-            value = centred(load(x, first + i), parameter(high, at + i), parameter(low, at + i))
-            value = scaled(value, parameter(rstd, at + i), parameter(gamma, at + i))
-            store(y, first + i, value + parameter(beta, at + i))
-        if upper == length:
-            break
-        for i in range(n_lines):
-            j = upper + i * step
-            write_line(x, first + j, y, first + j, high, low, rstd, gamma, beta, at + j)
-        lower, upper = upper + n_lines * step, length
-
-
-@inner
-def write_masked_run(x, first, length, operands, at, mask, keep, y, past_caches):
-    """The same where `mask` is true."""
-    high, low, rstd, gamma, beta = operands
-    upper, n_lines, step = whole_lines(y, first, length, past_caches)
-    lower = 0
-    while True:
-        for i in range(lower, upper):
-            itself = load(x, first + i)
-            value = centred(itself, parameter(high, at + i), parameter(low, at + i))
-            value = scaled(value, parameter(rstd, at + i), parameter(gamma, at + i)) + parameter(beta, at + i)
-            padding = itself if keep else type(itself)(0)
-            store(y, first + i, value if load(mask, first + i) else padding)
-        if upper == length:
-            break
-        for i in range(n_lines):
-            j = upper + i * step
-            write_masked_line(x, first + j, y, first + j, high, low, rstd, gamma, beta, at + j, mask, keep)
-        lower, upper = upper + n_lines * step, length
+    for k in range(n_runs):
+        first = start + k * stride
+        upper, n_lines, step = whole_lines(y, first, length, past_caches)
+        lower = 0
+        while True:
+            for i in range(lower, upper):
+                itself = load(x, first + i)
+                value = centred(itself, parameter(high, at + i), parameter(low, at + i))
+                value = scaled(value, parameter(rstd, at + i), parameter(gamma, at + i)) + parameter(beta, at + i)
+                padding = itself if keep else type(itself)(0)
+                store(y, first + i, value if is_taken(taken, first + i) else padding)
+            if upper == length:
+                break
+            for i in range(n_lines):
+                j = upper + i * step
+                write_masked_line(x, first + j, y, first + j, high, low, rstd, gamma, beta, at + j, taken, keep)
+            lower, upper = upper + n_lines * step, length
 
 
 @inner
@@ -74,21 +61,27 @@ def write_padding(x, first, length, keep, y, past_caches):
         if upper == length:
             break
         for i in range(n_lines):
-            write_padding_line(x, first + upper + i * step, y, keep)
+            j = first + upper + i * step
+            write_padding_line(x, j, y, keep)
         lower, upper = upper + n_lines * step, length
 
 
 @spliced
 def write_piece(x, mask, lengths, piece, operands, at, keep, y, past_caches):
-    """Write a piece of a line, with operands as in :func:`write_run`; mask or lengths are None.
+    """Write a piece of a line, with operands as in :func:`write_runs`; mask or lengths are None.
 
     A piece is (line, the lines' length, where it begins in its line, its size).
     """
     line, length, lower, size = piece
     first = line * length + lower
     if mask is not None:
-        write_masked_run(x, first, size, operands, at, mask, keep, y, past_caches)
+        write_runs(x, first, 1, 0, size, operands, at, mask, keep, y, past_caches)
     if lengths is not None:
         n = n_first(lengths, line, lower, size)
-        write_run(x, first, n, operands, at, y, past_caches)
-        write_padding(x, first + n, size - n, keep, y, past_caches)
+        seen = size
+        if not past_caches or not is_short(x, size - n):
+            # Padding begins with a cache line of its own: to write a line in two halves would mean to read it first.
+            until_line, _, _ = whole_lines(y, first, size, True)
+            seen = min(size, until_line + -(-n // TURN) * TURN)
+        write_runs(x, first, 1, 0, seen, operands, at, first + n, keep, y, past_caches)
+        write_padding(x, first + seen, size - seen, keep, y, past_caches)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 from numbanorm.backends.cpu import _lanes
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import loaded, store_past_caches
+from numbanorm.backends.cpu._lanes import loaded, repeated, store_past_caches
 from numbanorm.backends.cpu._stream import Lines
 
 
@@ -19,25 +22,38 @@ def _truths(builder, pointer, n):
     return builder.icmp_unsigned("!=", flags, ir.Constant(flags.type, None))
 
 
+def _below(builder, i, stop, n):
+    """Which of the n indices from `i` on are below `stop`."""
+    lanes = ir.Constant(ir.VectorType(i.type, n), list(range(n)))
+    return builder.icmp_signed("<", lanes, repeated(builder, builder.sub(stop, i), n))
+
+
 @intrinsic
-def _write_masked_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, mask, keep):
+def _write_masked_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep):
     def codegen(context, builder, signature, arguments):
         lines, first = Lines(context, builder, signature, arguments), context.get_constant(types.intp, 0)
-        taken = _truths(builder, _lanes.address(context, builder, signature, arguments, 10, arguments[1]), lines.n)
+        if isinstance(signature.args[10], types.Array):
+            flags = _lanes.address(context, builder, signature, arguments, 10, arguments[1])
+            inside = _truths(builder, flags, lines.n)
+        else:
+            inside = _below(builder, arguments[1], arguments[10], lines.n)
         value = lines.normalized(first)
         itself, zero = lines.numbers(0, lines.kind, arguments[1]), ir.Constant(value.type, None)
         padding = builder.select(arguments[11], itself, zero)
-        lines.store(builder.select(taken, value, padding), first)
+        lines.store(builder.select(inside, value, padding), first)
         return context.get_dummy_value()
 
     word = types.intp
-    return types.void(x, word, y, word, high, low, rstd, gamma, beta, word, mask, types.boolean), codegen
+    return types.void(x, word, y, word, high, low, rstd, gamma, beta, word, taken, types.boolean), codegen
 
 
 @exact
-def write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, mask, keep):
-    """As :func:`._stream.write_line`; where mask from i on is false, x itself if `keep`, else zero."""
-    _write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, mask, keep)
+def write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep):
+    """As :func:`._stream.write_line` where elements of x are taken; else x itself if `keep`, or zero.
+
+    `taken` is a mask of x's length, or the index of the first element of x that is not taken.
+    """
+    _write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep)
 
 
 @intrinsic
@@ -59,3 +75,25 @@ def _write_padding_line(typingctx, x, i, y, keep):
 def write_padding_line(x, i, y, keep):
     """The cache line from y[i] on: that of x if `keep`, else zeros, without a look at x."""
     _write_padding_line(x, i, y, keep)
+
+
+@intrinsic
+def _prefetch(typingctx, x, i):
+    def codegen(context, builder, signature, arguments):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        source = _lanes.address(context, builder, signature, arguments, 0, arguments[1])
+        builder.call(function, [builder.bitcast(source, byte), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), codegen
+
+
+def prefetch(x: Any, i: int) -> None:
+    """Begin to read the cache line of x[i]."""
+
+
+@overload(prefetch)
+def _jit_prefetch(x, i):
+    return lambda x, i: _prefetch(x, i)

@@ -16,6 +16,7 @@ from numbanorm.backends.cpu._elements import flat_input, flat_output
 from numbanorm.backends.cpu._launch import (
     SHORT_SEGMENT,
     TILE,
+    WIDE,
     fold,
     n_column_splits,
     n_parts,
@@ -25,6 +26,7 @@ from numbanorm.backends.cpu._launch import (
 from numbanorm.backends.cpu._stream import goes_past_caches
 from numbanorm.backends.cpu.moments import combine_moments
 from numbanorm.backends.cpu.normalize import Scale, finished, same_length
+from numbanorm.backends.reference.masked import as_mask
 
 Array = NDArray[Any]
 Taken = tuple[Array | None, Array | None]
@@ -146,33 +148,16 @@ def masked_affine(
 
     Statistics and parameters are per channel.
     """
-    n, n_channels, n_inner = x.shape
+    _, n_channels, n_inner = x.shape
     scale = eps, eps_on_std
     gamma, beta = same_length(gamma, beta)
-    is_mask = taken.dtype == np.bool_
-    if n_inner >= SHORT_SEGMENT or (n_inner > 1 and not is_mask):
+    if 1 < n_inner < SHORT_SEGMENT or (n_inner == 1 and n_channels < WIDE):
+        # Short lines are written many at a time, which lengths do not allow.
+        taken = as_mask(taken, x.shape)
+    if n_inner >= SHORT_SEGMENT:
         _affine_lines(x, taken, n_inner, mean, var, scale, gamma, beta, False, keep, y)
-        return
-    n_cols = n_channels * n_inner
-    rows_at_once = fold(n, n_cols) if is_mask else 1
-    n_tiles = -(-n_cols // TILE)
-    n_chunks = n_column_splits(n_tiles, n // rows_at_once, x.size)
-    mu, spread = (flat_input(np.repeat(statistic, n_inner)) for statistic in (mean, var))
-    gamma, beta = (flat_input(np.repeat(a, n_inner) if a.size > 1 else a) for a in (gamma, beta))
-    kernels.masked_columns_kernel(
-        n_parts(n_tiles * n_chunks, x.size),
-        flat_input(x),
-        *_mask_or_lengths(taken),
-        (n_cols, rows_at_once, n_tiles, n_chunks),
-        mu,
-        spread,
-        scale,
-        gamma,
-        beta,
-        keep,
-        flat_output(y),
-        goes_past_caches(x, y, n_cols * rows_at_once // n_tiles),
-    )
+    else:
+        _affine_columns(x, taken, mean, var, scale, gamma, beta, keep, y)
 
 
 def _affine_lines(
@@ -206,4 +191,39 @@ def _affine_lines(
         keep,
         flat_output(y),
         goes_past_caches(x, y, length // splits),
+    )
+
+
+def _affine_columns(
+    x: Array,
+    taken: Array,
+    mean: Array,
+    var: Array,
+    scale: tuple[float, bool],
+    gamma: Array,
+    beta: Array,
+    keep: bool,
+    y: Array,
+) -> None:
+    """Statistics and parameters per column of the matrix (n, n_channels * n_inner)."""
+    n, n_channels, n_inner = x.shape
+    n_cols = n_channels * n_inner
+    rows_at_once = fold(n, n_cols) if taken.dtype == np.bool_ else 1
+    n_tiles = -(-n_cols // TILE)
+    n_chunks = n_column_splits(n_tiles, n // rows_at_once, x.size)
+    mean, var = (np.repeat(statistic, n_inner) for statistic in (mean, var))
+    gamma, beta = (np.repeat(a, n_inner) if a.size > 1 else a for a in (gamma, beta))
+    kernels.masked_columns_kernel(
+        n_parts(n_tiles * n_chunks, x.size),
+        flat_input(x),
+        *_mask_or_lengths(taken),
+        (n_cols, rows_at_once, n_tiles, n_chunks),
+        flat_input(mean),
+        flat_input(var),
+        scale,
+        flat_input(gamma),
+        flat_input(beta),
+        keep,
+        flat_output(y),
+        goes_past_caches(x, y, n_cols * rows_at_once // n_tiles),
     )
