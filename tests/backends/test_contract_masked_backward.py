@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from numbanorm._dtypes import compute_dtype
 from numbanorm.backends import cpu, reference
-from numbanorm.backends.cpu import _stream
+from numbanorm.backends.cpu import _jit, _stream
 from tests import oracle
 from tests.oracle import as_dtype
 
@@ -283,6 +283,17 @@ def test_streaming_gives_the_same_bits(name, shape, n, kind, dtype, monkeypatch)
             assert np.isnan(memory[0])
         for plain, streamed in zip(*results, strict=True):
             np.testing.assert_array_equal(plain.astype("f8"), streamed.astype("f8"))
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("name", "shape", "n"), LARGE[::3])
+@pytest.mark.parametrize("kind", ["mask", "lengths"])
+def test_parts_in_turn_give_the_same_bits(name, shape, n, kind, monkeypatch):
+    case = Case(name, shape, n, "float32", kind=kind)
+    expected = case.run(cpu, n)
+    monkeypatch.setattr(_jit.Kernel, "__call__", lambda kernel, n_parts, *args: kernel.run(n_parts, 0, *args))
+    for actual, wanted in zip(case.run(cpu, n), expected, strict=True):
+        np.testing.assert_array_equal(actual, wanted)
 
 
 @pytest.mark.parametrize("kind", ["mask", "lengths"])

@@ -11,7 +11,6 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from numbanorm.backends.cpu._elements import load, store
 from numbanorm.backends.cpu._jit import inner
 
 
@@ -47,7 +46,8 @@ def count_taken(taken, line, length, lower, upper):
 
 
 @inner
-def _count_true(taken, start, stop):
+def count_true(taken, start, stop):
+    """How many of taken[start:stop] are True."""
     n = 0
     for i in range(start, stop):
         n += 1 if taken[np.uintp(i)] else 0
@@ -58,17 +58,6 @@ def _count_true(taken, start, stop):
 def _jit_count_taken(taken, line, length, lower, upper):
     if taken.dtype == types.boolean:
         return lambda taken, line, length, lower, upper: np.float64(
-            _count_true(taken, line * length + lower, line * length + upper)
+            count_true(taken, line * length + lower, line * length + upper)
         )
     return lambda taken, line, length, lower, upper: np.float64(max(min(taken[np.uintp(line)], upper) - lower, 0))
-
-
-@inner
-def fill(dy, keep, start, stop, dx):
-    """dx of elements that do not take part."""
-    if keep:
-        for i in range(start, stop):
-            store(dx, i, load(dy, i))
-    else:
-        for i in range(start, stop):
-            store(dx, i, np.float32(0))

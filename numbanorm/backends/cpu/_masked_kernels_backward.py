@@ -11,7 +11,7 @@ import numpy as np
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import TILE
-from numbanorm.backends.cpu._masked_elements import count_taken, fill, reach
+from numbanorm.backends.cpu._masked_elements import count_taken, reach
 from numbanorm.backends.cpu._masked_sums_backward import (
     AT_ONCE,
     add_taken_columns,
@@ -24,6 +24,7 @@ from numbanorm.backends.cpu._sums_backward import column_gradient_sums, gradient
 from numbanorm.backends.cpu._write_backward import (
     set_operands,
     write_column_gradients,
+    write_padding,
     write_row_gradients,
     write_scaled_columns,
     write_scaled_segment,
@@ -37,7 +38,7 @@ def _write_row(dy, x, taken, keep, row, n_cols, lower, width, operands, at, gamm
     start = row * n_cols + lower
     n = max(reach(taken, row, lower + width) - lower, 0)
     write_row_gradients(dy, x, start, 1, n_cols, n, operands, at, gamma, lower, dx, past_caches, taken, keep)
-    fill(dy, keep, start + n, start + width, dx)
+    write_padding(dy, keep, start + n, width - n, dx, past_caches)
 
 
 @spliced
@@ -49,7 +50,7 @@ def _write_segment(dy, x, taken, keep, segment, n_inner, lower, upper, operands,
         write_scaled_segment(dy, start, n, operands, at, dx, taken, keep)
     else:
         write_segment_gradients(dy, x, start, 1, n, operands, at, dx, past_caches, taken, keep)
-    fill(dy, keep, start + n, segment * n_inner + upper, dx)
+    write_padding(dy, keep, start + n, upper - lower - n, dx, past_caches)
 
 
 @kernel
@@ -196,7 +197,7 @@ def column_sums_kernel(part, n_parts, dy, x, taken, n_cols, n_tiles, n_chunks, m
     """Unit = a chunk of the rows of one tile of columns; sums (chunk, 4, column), the last ones counts."""
     n_rows = x.size // n_cols
     n_units = n_tiles * n_chunks
-    of_tile, of_rows, counts = np.empty((3, TILE)), np.empty((3, TILE)), np.empty(TILE)
+    of_tile, of_rows, counts = np.empty((3, TILE)), np.empty((3, TILE)), np.empty(TILE, np.int32)
     statistics, scratch = np.empty(2 * TILE, like.dtype), np.empty((2, AT_ONCE * TILE), like.dtype)
     short = np.zeros(5 * TILE, like.dtype)
     short[4 * TILE :] = 1
@@ -241,11 +242,11 @@ def column_gradients_kernel(part, n_parts, dy, x, taken, keep, n_cols, n_tiles, 
             for j in range(upper - lower):
                 of_tile[i * TILE + j] = operands[i, lower + j]
         for row in range(n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks):
-            start, stop = row * n_cols + lower, row * n_cols + upper
+            start = row * n_cols + lower
             n = max(reach(taken, row, upper) - lower, 0)
             if fixed:
                 write_scaled_columns(dy, start, 1, n_cols, n, of_tile, dx, taken, keep)
             else:
                 write_column_gradients(dy, x, start, 1, n_cols, n, of_tile, dx, taken, keep)
-            fill(dy, keep, start + n, stop, dx)
+            write_padding(dy, keep, start + n, upper - lower - n, dx, False)
     settle()

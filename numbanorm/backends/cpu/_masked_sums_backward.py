@@ -15,7 +15,7 @@ from numbanorm.backends.cpu._masked_elements import is_taken, reach
 from numbanorm.backends.cpu._sums_backward import add_columns, standardized
 
 #: Rows of a tile that are laid out at once: they stay in L2.
-AT_ONCE = 32
+AT_ONCE = 16
 
 
 @inner
@@ -54,9 +54,9 @@ def standardize_taken_columns(x, taken, start, n, width, statistics, out, at):
 
 @inner
 def count_columns(taken, start, n, counts):
-    """Add one to the counts of columns whose elements take part."""
+    """Add one to the counts, int32, of columns whose elements take part."""
     for j in range(n):
-        counts[np.uintp(j)] += np.float64(is_taken(taken, start + j))
+        counts[np.uintp(j)] += np.int32(1 if is_taken(taken, start + j) else 0)
 
 
 @spliced

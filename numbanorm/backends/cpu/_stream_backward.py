@@ -8,7 +8,16 @@ from numba.extending import intrinsic
 
 from numbanorm.backends.cpu import _lanes
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import flags, kind_of, line_length, loaded, repeated, rounded, store_past_caches
+from numbanorm.backends.cpu._lanes import (
+    LINE,
+    flags,
+    kind_of,
+    line_length,
+    loaded,
+    repeated,
+    rounded,
+    store_past_caches,
+)
 
 
 @intrinsic
@@ -47,3 +56,28 @@ def write_gradient_line(dy, x, i, dx, high, rstd, gamma, at, slope, constant, ta
     `taken` says which elements take part, as in :mod:`._masked_elements`.
     """
     _write_gradient_line(dy, x, i, dx, high, rstd, gamma, at, slope, constant, taken, keep)
+
+
+@intrinsic
+def _copy_line(typingctx, dy, dx, i):
+    def codegen(context, builder, signature, arguments):
+        n, kind = line_length(context, signature.args[1]), kind_of(signature.args[1].dtype)
+
+        def address(position):
+            return _lanes.address(context, builder, signature, arguments, position, arguments[2])
+
+        if isinstance(dy, types.Array):
+            value = rounded(builder, loaded(builder, address(0), kind, n), kind, n)
+        else:
+            bits = ir.IntType(LINE // n * 8)
+            value = ir.Constant(ir.VectorType(bits, n), None)
+        store_past_caches(builder, value, address(1))
+        return context.get_dummy_value()
+
+    return types.void(dy, dx, types.intp), codegen
+
+
+@exact
+def copy_line(dy, dx, i):
+    """The cache line from dx[i] on as in dy, or 0 if dy is None."""
+    _copy_line(dy, dx, i)

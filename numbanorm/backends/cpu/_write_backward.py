@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from numbanorm.backends.cpu._elements import load, store
-from numbanorm.backends.cpu._jit import exact, inner
+from numbanorm.backends.cpu._jit import exact, inner, spliced
 from numbanorm.backends.cpu._launch import TILE
 from numbanorm.backends.cpu._masked_elements import is_taken
 from numbanorm.backends.cpu._stream import whole_lines
-from numbanorm.backends.cpu._stream_backward import write_gradient_line
+from numbanorm.backends.cpu._stream_backward import copy_line, write_gradient_line
 from numbanorm.backends.cpu._sums_backward import standardized
 
 
@@ -136,3 +136,27 @@ def write_scaled_segment(dy, start, length, operands, at, dx, taken, keep):
     for i in range(start, start + length):
         of_y = load(dy, i)
         store(dx, i, of_y * factor if is_taken(taken, i) else of_y if keep else zero)
+
+
+@inner
+def _copy(dy, start, length, dx, past_caches):
+    """dy, or 0 if it is None."""
+    upper, n_lines, step = whole_lines(dx, start, length, past_caches)
+    lower = 0
+    while True:
+        for i in range(start + lower, start + upper):
+            store(dx, i, np.float32(0) if dy is None else load(dy, i))
+        if upper == length:
+            break
+        for i in range(n_lines):
+            copy_line(dy, dx, start + upper + i * step)
+        lower, upper = upper + n_lines * step, length
+
+
+@spliced
+def write_padding(dy, keep, start, length, dx, past_caches):
+    """dx of neighbours that do not take part: dy, or 0."""
+    if keep:
+        _copy(dy, start, length, dx, past_caches)
+    else:
+        _copy(None, start, length, dx, past_caches)

@@ -12,11 +12,15 @@ import pytest
 from llvmlite.binding import get_host_cpu_features
 
 import numbanorm as nn
+from numbanorm.backends import cpu
 from numbanorm.backends.cpu import (
     _jit,
     _kernels,
     _kernels_backward,
     _line_sums,
+    _masked_elements,
+    _masked_kernels_backward,
+    _masked_sums_backward,
     _sums,
     _sums_backward,
     _write,
@@ -27,7 +31,7 @@ from numbanorm.backends.cpu import (
 
 pytestmark = pytest.mark.compiled
 
-MODULES = (moments, affine, _kernels, _kernels_backward)
+MODULES = (moments, affine, _kernels, _kernels_backward, _masked_kernels_backward)
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
 LOOPS = (
@@ -44,6 +48,11 @@ LOOPS = (
     _write_backward.write_segment_gradients,
     _write_backward.write_row_gradients,
     _write_backward.write_column_gradients,
+    _masked_elements.count_true,
+    _masked_sums_backward.copy_taken,
+    _masked_sums_backward.standardize_taken,
+    _masked_sums_backward.standardize_taken_columns,
+    _masked_sums_backward.count_columns,
 )
 
 
@@ -236,6 +245,17 @@ def test_one_specialisation_for_every_rank_and_layout(rng):
     assert len(kernel.signatures) == count
 
 
+def gradients_of_masks():
+    x, mask, gamma, statistic = np.ones((2, 3), np.float32), np.ones((2, 3), bool), np.ones(3, np.float32), np.ones(3)
+    outputs, scale = (gamma.copy(), gamma.copy()), (0.0, 0.0, True, False)
+    of_rows = gamma, statistic[:2], statistic[:2], *scale
+    cpu.masked_rows_backward(x, x, mask, *of_rows, x.copy(), *outputs)
+    cube, taken = x[:, :, None], mask[:, :, None]
+    cpu.masked_groups_backward(cube, cube, taken, *of_rows, cube.copy(), *outputs)
+    of_channels = gamma, statistic, statistic, 0.0, 0.0, False, False
+    cpu.masked_channels_backward(cube, cube, taken, *of_channels, cube.copy(), *outputs)
+
+
 @pytest.mark.skipif(not get_host_cpu_features().get("avx2"), reason="the names of other machines' registers differ")
 def test_main_loops_use_vector_registers():
     """Reductions and writes are packed: no element-by-element gathers, several accumulators."""
@@ -246,6 +266,7 @@ def test_main_loops_use_vector_registers():
     nn.layer_norm_backward(x, x, per_column, per_row, per_row)
     nn.layer_norm_backward(x, x, None, per_row, per_row)
     nn.batch_norm_backward(x, x, per_column, per_column, per_column, training=True)
+    gradients_of_masks()
     for kernel in (
         _kernels.norm_rows_kernel,
         moments._moments_cols_kernel,
@@ -254,6 +275,10 @@ def test_main_loops_use_vector_registers():
         _kernels_backward.groups_kernel,
         _kernels_backward.column_sums_kernel,
         _kernels_backward.column_gradients_kernel,
+        _masked_kernels_backward.rows_kernel,
+        _masked_kernels_backward.groups_kernel,
+        _masked_kernels_backward.column_sums_kernel,
+        _masked_kernels_backward.column_gradients_kernel,
     ):
         kernel.run.recompile()  # code from the cache cannot be inspected
     for function in LOOPS:
