@@ -50,6 +50,7 @@ def _received(function: Callable[..., Any], names: tuple[str, ...], args: tuple[
     if set(map(type, arrays)) == {cupy_kind()} and arrays[0].data.device_id == _arrays.device().current():
         return called(function, args, kwargs)
     named = {**dict(zip(names, args, strict=False)), **kwargs}
+    named.pop("lengths", None)  # few numbers, which the host reads, wherever they are
     backend_for(
         {name: value for name, value in named.items() if isinstance(value, np.ndarray) or is_device_array(value)}
     )

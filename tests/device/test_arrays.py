@@ -134,6 +134,11 @@ def test_guests_leave_as_what_they_were(guests, layout):
     assert type(result.mean) is Guest
     assert type(nn.var(Exporter(guests.array(values)))) is Guest
     assert nn.moments(Guest(guests.array(values)), 0).shape == gamma.shape
+    lengths = np.arange(len(values)) % values.shape[1]
+    for given in (lengths, Guest(guests.array(lengths))):
+        np.testing.assert_array_equal(
+            guests.numpy(nn.moments(Guest(guests.array(values)), 1, lengths=given).count), lengths
+        )
 
 
 def test_empty_guests(guests):

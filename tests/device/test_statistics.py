@@ -71,6 +71,24 @@ def test_where(place, rng):
         nn.mean(place.array(x), where=mask)
 
 
+def test_lengths(place, rng):
+    """Of the host or of the device, for x in every order; padding may hold anything."""
+    lengths = np.array([4, 0, 2])
+    x = np.where(np.arange(4)[:, None] < lengths[:, None, None], rng.standard_normal((3, 4, 5)), np.nan).astype("f4")
+    for axis in (0, (0, 1), (1, 2)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a sample without elements
+            expected = nn.mean_var(x, axis, lengths=lengths)
+        for name, y in device_layouts(x):
+            for given in (lengths, lengths.tolist(), place.array(lengths)):
+                result = nn.mean_var(place.array(y), axis, lengths=given)
+                for actual, correct in zip(place.numpy(result), expected, strict=True):
+                    np.testing.assert_allclose(actual, correct, rtol=1e-6, atol=1e-7, err_msg=name)
+    taken = place.array(np.arange(5) > 1)
+    beside = nn.moments(place.array(x), (0, 1), where=taken, lengths=lengths)
+    np.testing.assert_array_equal(place.numpy(beside.count), [0, 0, 6, 6, 6])
+
+
 def test_warnings_need_shapes_only(place):
     empty, few = np.empty((0, 3), "f4"), np.ones((1, 3), "f4")
     with pytest.warns(RuntimeWarning, match="Mean of empty slice"):

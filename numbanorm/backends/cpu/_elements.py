@@ -16,9 +16,12 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._jit import exact
+from numbanorm.backends.cpu._lanes import LINE
+from numbanorm.backends.cpu._launch import BRIDGE_BYTES
 
 
 @lru_cache(maxsize=64)
@@ -109,6 +112,41 @@ def _jit_load(x, i):
     if "float16" in x.dtype.fields:
         return lambda x, i: _half_to_float(x[np.uintp(i)].float16)
     return lambda x, i: _bfloat_to_float(x[np.uintp(i)].bfloat16)
+
+
+@intrinsic
+def _prefetch(typingctx, x, i):
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        hints = [ir.Constant(ir.IntType(32), hint) for hint in (0, 3, 1)]  # to read, into all levels, as data
+        kind = ir.FunctionType(ir.VoidType(), [address.type, *(hint.type for hint in hints)])
+        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind), [address, *hints])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), codegen
+
+
+def bridge(x, start, stop):
+    """Prefetch what is left out after a segment that has been read, if that is little.
+
+    The processor reads ahead in a stream, and where that jumps waits for memory more than once: for as
+    long as thousands of bytes take. With the JIT off there is nothing to do.
+    """
+
+
+@overload(bridge)
+def _jit_bridge(x, start, stop):
+    line = LINE // as_dtype(x.dtype).itemsize
+    most = BRIDGE_BYTES // LINE * line
+
+    # One prefetch a turn: of those that come in bursts, as from an unrolled loop, the processor drops some.
+    def jit_bridge(x, start, stop):
+        if stop - start <= most:
+            for i in range(start, stop, line):
+                _prefetch(x, i)
+
+    return jit_bridge
 
 
 def store(y, i, value):

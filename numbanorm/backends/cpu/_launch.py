@@ -47,6 +47,8 @@ CHANNEL_BYTES = _cache_bytes(2, 1 << 20) // 2
 STREAM_BYTES = 2 * _cache_bytes(3, 1 << 25)
 #: Shorter runs of neighbouring bytes have too many partial cache lines.
 SHORTEST_RUN = 1 << 10
+#: Bytes that are left out between two segments which take less time to pass over than to jump over.
+BRIDGE_BYTES = 12 << 10
 #: Segments shorter than this are treated as columns.
 SHORT_SEGMENT = 32
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
+from numbanorm.backends.cpu._elements import bridge, flat_input, flat_output, load, store
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import (
     MAX_PARTS,
@@ -49,11 +49,13 @@ def _moments_rows_kernel(part, n_parts, x, weights, counts, n_cols, n_splits, co
         start = row * n_cols + n_cols * split // n_splits
         stop = row * n_cols + n_cols * (split + 1) // n_splits
         if counts is not None:
-            stop = min(stop, row * n_cols + counts[np.uintp(row)])
+            end, stop = stop, max(start, min(stop, row * n_cols + counts[np.uintp(row)]))
         if weights is None:
             count[unit], mean[unit], m2[unit] = segment_moments(x, start, stop)
         else:
             count[unit], mean[unit], m2[unit] = weighted_segment_moments(x, weights, start, stop)
+        if counts is not None:
+            bridge(x, stop, end)
 
 
 def moments_rows(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
