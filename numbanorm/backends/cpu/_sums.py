@@ -60,15 +60,15 @@ def _jit_weight_of(x, weights, i):
 
 
 def weighted(weight, value):
-    """What an element adds to a sum; nothing if its weight is zero, whatever the value."""
-    return weight * value if weight > 0 else np.float64(0)
+    """An element's value as often as it counts; a value that does not count must be zero."""
+    return weight * value
 
 
 @overload(weighted)
 def _jit_weighted(weight, value):
     if isinstance(weight, types.Boolean):
-        return lambda weight, value: value if weight else np.float64(0)
-    return lambda weight, value: weight * value if weight > 0 else np.float64(0)
+        return lambda weight, value: value
+    return lambda weight, value: weight * value
 
 
 @inner
@@ -88,9 +88,10 @@ def weighted_segment_moments(x, weights, start, stop):
         for i in range(first, upper):
             weight = weight_of(x, weights, i)
             difference = np.float64(load(x, i)) - shift
+            difference = difference if weight > 0 else np.float64(0)
             n += weight
             total += weighted(weight, difference)
-            squares += weighted(weight, difference * difference)
+            squares += weighted(weight, difference) * difference
         count_b, mean_b, m2_b = block_moments(np.float64(n), shift, total, squares)
         count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
     return count, mean, m2
@@ -194,8 +195,9 @@ def weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
         for j in range(width):
             weight = weight_of(x, weights, a + j)
             difference = np.float64(load(x, a + j)) - sums[j]
+            difference = difference if weight > 0 else np.float64(0)
             sums[TILE + j] += weighted(weight, difference)
-            sums[2 * TILE + j] += weighted(weight, difference * difference)
+            sums[2 * TILE + j] += weighted(weight, difference) * difference
             sums[3 * TILE + j] += weight
 
 
