@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanorm.backends.reference.masked import as_mask
+
 Array = NDArray[Any]
 
 
@@ -70,15 +72,6 @@ def masked_gradient(
         return np.where(taken, dx, 0.0), gradient * xhat, gradient
 
 
-def _boolean(taken: Array, shape: tuple[int, ...]) -> Array:
-    """Which elements take part, where `taken` may say how many of the first ones of each line."""
-    if taken.dtype == np.bool_:
-        return taken
-    length = int(np.prod(shape)) // taken.size
-    inside: Array = np.arange(length) < taken[:, None]
-    return inside.reshape(shape)
-
-
 def masked_rows_backward(
     dy: Array,
     x: Array,
@@ -96,7 +89,7 @@ def masked_rows_backward(
 ) -> None:
     """Gradients of :func:`masked_norm_rows`: x (n_rows, n_cols), one parameter per column, or one for all."""
     target = dx.reshape(*x.shape, 1) if dx.size else dx
-    operands = dy[:, :, None], x[:, :, None], _boolean(taken, x.shape)[:, :, None], gamma, mean, rstd
+    operands = dy[:, :, None], x[:, :, None], as_mask(taken, x.shape)[:, :, None], gamma, mean, rstd
     masked_groups_backward(*operands, std_eps, ddof, use_mean, keep, target, dgamma, dbeta)
 
 
@@ -117,7 +110,7 @@ def masked_groups_backward(
 ) -> None:
     """Gradients of :func:`masked_norm_groups`: x (n_rows, n_channels, n_inner), cyclic parameters per channel."""
     n_rows, n_channels, _ = x.shape
-    inside = _boolean(taken, x.shape)
+    inside = as_mask(taken, x.shape)
     factor = gamma[np.arange(n_rows * n_channels).reshape(n_rows, n_channels, 1) % gamma.size]
     operands = dy, x, inside, factor, mean[:, None, None], rstd[:, None, None]
     gradient, products, terms = masked_gradient(*operands, (1, 2), std_eps, ddof, use_mean)
@@ -143,7 +136,7 @@ def masked_channels_backward(
     dbeta: Array,
 ) -> None:
     """Gradients of :func:`masked_affine` with statistics of x, or with `fixed` with given ones."""
-    inside = _boolean(taken, x.shape)
+    inside = as_mask(taken, x.shape)
     operands = dy, x, inside, gamma[:, None], mean[:, None], rstd[:, None]
     gradient, products, terms = masked_gradient(*operands, (0, 2), std_eps, ddof, True, fixed)
     _store(dy, inside, keep, gradient, dx)
