@@ -24,7 +24,8 @@ os.environ["NUMBANORM_ASV_PROFILE"] = "smoke"  # read when the suite is imported
 cases = import_module("benchmarks.cases")
 norms = import_module("benchmarks.norms")
 MODULES = [
-    import_module(f"benchmarks.{name}") for name in ("stats", "norms", "peers", "roofline", "overhead", "startup")
+    import_module(f"benchmarks.{name}")
+    for name in ("stats", "norms", "peers", "roofline", "masks", "overhead", "startup")
 ]
 
 #: Lengths that differ, so that a wrong axis shows.
