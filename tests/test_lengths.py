@@ -76,6 +76,7 @@ def test_results_have_the_dtype_of_x(backend, dtype, rng):
     "shape", [(40, 3000), (3, 70_000), (9, 500, 70), (8, 70, 500), (300, 60, 3), (2, 4000, 11), (50, 2100)]
 )
 @pytest.mark.parametrize("mean", [0.0, 1e4, 1e6])
+@pytest.mark.compiled
 def test_long_sets_far_from_zero(backend, shape, mean, rng):
     """Blocks, tiles, folded rows, splits and threads; where lines are whole and where they are not."""
     for length_axis in range(1, len(shape)):
