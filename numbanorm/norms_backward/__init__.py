@@ -30,6 +30,7 @@ from numbanorm.norms_backward._group import group_norm_backward, instance_norm_b
 from numbanorm.norms_backward._layer import layer_norm_backward, rms_norm_backward
 from numbanorm.norms_backward._local_response import local_response_norm_backward
 from numbanorm.norms_backward._renorm import batch_renorm_backward
+from numbanorm.norms_backward._scaling import l2_normalize_backward
 from numbanorm.norms_backward._standardize import standardize_backward
 from numbanorm.norms_backward._switchable import switchable_norm_backward
 
@@ -41,6 +42,7 @@ __all__ = [
     "ghost_batch_norm_backward",
     "group_norm_backward",
     "instance_norm_backward",
+    "l2_normalize_backward",
     "layer_norm_backward",
     "local_response_norm_backward",
     "rms_norm_backward",

@@ -71,7 +71,12 @@ NORMS = {
     "ghost": (ghost, ghost_backward, True, False),
     "z_score": (lambda x, **k: (nn.z_score(x, (0, 2), ddof=1, **k),), None, False, True),
     "min_max_scale": (lambda x, **k: (nn.min_max_scale(x, (0, 2), feature_range=(1, 3), **k),), None, False, True),
-    "l2_normalize": (lambda x, **k: (nn.l2_normalize(x, (0, 2), **k),), None, False, True),
+    "l2_normalize": (
+        lambda x, **k: (nn.l2_normalize(x, (0, 2), **k),),
+        lambda dy, x, saved, **k: [nn.l2_normalize_backward(dy, x, (0, 2), **k)],
+        False,
+        True,
+    ),
 }
 norms = pytest.mark.parametrize(("call", "gradient", "runs", "samples"), NORMS.values(), ids=NORMS)
 
@@ -177,3 +182,16 @@ def test_scaling_of_unequal_sets(backend, padding, rng):
         several = np.isfinite(right) & where
         np.testing.assert_allclose(y[several], right[several], rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(y[~where], x[~where] if padding == "keep" else 0)
+
+
+@pytest.mark.parametrize("axis", [-1, 0, (1, 2), None])
+def test_gradient_of_unit_length(backend, axis, rng):
+    x, dy = rng.standard_normal(SHAPE), rng.standard_normal(SHAPE)
+    for chosen in ({}, {"where": rng.random(SHAPE) < 0.8}, {"where": rng.random(SHAPE) < 0.8, "padding": "keep"}):
+        right = numeric_gradient(lambda a, k=chosen: nn.l2_normalize(a, axis, **k), x, dy)
+        given = x.copy()
+        assert nn.l2_normalize_backward(dy, given, axis, out=given, **chosen) is given
+        np.testing.assert_allclose(given, right, rtol=1e-6, atol=1e-6)
+    zeros = nn.l2_normalize_backward(dy.astype("f4"), np.zeros(SHAPE, "f4"), axis, eps=0.5)
+    np.testing.assert_allclose(zeros, dy / 0.5, rtol=1e-6)
+    assert nn.l2_normalize_backward(dy[:0], x[:0]).shape == (0, 3, 6)
