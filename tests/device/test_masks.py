@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import numbanorm as nn
+from tests.device.test_norms import NORMS, reference
+from tests.device.test_norms import operands as norm_operands
 from tests.norms.test_masks import CASES, SHAPE, hidden, operands
 from tests.oracle import FLOATS, as_dtype, assert_normalized
 
@@ -100,3 +102,35 @@ def test_layers(place, rng):
         np.testing.assert_allclose(
             place.numpy(theirs.backward(place.array(dy))), ours.backward(dy), rtol=1e-4, atol=1e-5
         )
+
+
+MASKED = {name: norm for name, norm in NORMS.items() if name not in ("local_response_norm", "weight_standardize")}
+
+
+@pytest.mark.parametrize("norm", MASKED.values(), ids=MASKED)
+def test_every_norm(place, norm, rng):
+    """And the running statistics, if it has any; a channel has no elements."""
+    x = rng.standard_normal((6, 4, 3, 5)).astype("f4") + 1
+    where = rng.random(x.shape) < 0.7
+    where[:, 1] = False
+    inside = np.arange(3) < np.array([3, 1, 0, 2, 3, 3])[:, None]
+    padded = {"where": np.broadcast_to(inside[:, None, :, None], x.shape), "padding": "keep"}
+    for host, there in (
+        ({"where": where}, {"where": place.array(where)}),
+        (padded, {"lengths": inside.sum(1), "length_axis": 2, "padding": "keep"}),
+    ):
+        right, running = reference(norm, x, **host)
+        given = norm_operands(place.array)
+        assert_normalized(place.numpy(norm(place.array(x), *given, **there)), right)
+        for actual, expected in zip(given, running, strict=True):
+            np.testing.assert_allclose(place.numpy(actual), expected, rtol=1e-5)
+
+
+def test_gradient_of_unit_length(place, rng):
+    x, dy = (rng.standard_normal((3, 4, 5)).astype("f4") for _ in range(2))
+    for host in ({}, {"where": rng.random(x.shape) < 0.7}):
+        there = {name: place.array(value) for name, value in host.items()}
+        for axis in (-1, 0, (0, 2)):
+            right = nn.l2_normalize_backward(dy, x, axis, **host)
+            actual = nn.l2_normalize_backward(place.array(dy), place.array(x), axis, **there)
+            np.testing.assert_allclose(place.numpy(actual), right, rtol=1e-5, atol=1e-6)
