@@ -50,6 +50,8 @@ def update_masked(
     Sets without numbers are left out; a channel that has no others keeps its running statistics.
     One number has a mean, but no unbiased variance.
     """
+    if running_mean is None and running_var is None:
+        return
     place = place_of(mean)
     count, mean, var = (a.reshape(-1, a.shape[-1]) for a in (count, mean, var))
     fewest = 0 if biased else 1
