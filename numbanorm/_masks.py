@@ -66,13 +66,8 @@ class Lengths(NamedTuple):
 
         x has its axes in this order, and a line is a run of `width` neighbours along its last ones.
         """
-        n_tail, length = 0, 1
-        while length < width or (n_tail < len(order) and shape[order[-1 - n_tail]] == 1):
-            n_tail += 1
-            length *= shape[order[-n_tail]]
-        lines, tail = order[: len(order) - n_tail], order[len(order) - n_tail :]
-        tail = tuple(axis for axis in tail if shape[axis] > 1)
-        if length != width or (shape[self.sample_axis] > 1 and self.sample_axis in tail):
+        tail = tail_of(shape, order, width)
+        if tail is None or (shape[self.sample_axis] > 1 and self.sample_axis in tail):
             return None
         if self.length_axis not in tail:
             taken = self.mask(shape) * np.int64(width)
@@ -81,8 +76,7 @@ class Lengths(NamedTuple):
             taken = taken * np.int64(width // shape[self.length_axis])
         else:
             return None
-        counts = np.broadcast_to(taken.transpose(order), [shape[a] if a in lines else 1 for a in order])
-        return np.ascontiguousarray(counts).reshape(-1)
+        return _on_lines(taken, shape, order, tail)
 
     def in_order(self, order: Axes, flipped: Axes = ()) -> Lengths | None:
         """Those of x with its axes in this order, some turned round; None if what was first is last then."""
@@ -98,6 +92,26 @@ class Lengths(NamedTuple):
         if self.length_axis == 0:
             return self._replace(values=np.clip(self.values - part.start, 0, part.stop - part.start))
         return self
+
+
+def tail_of(shape: Axes, order: Axes, width: int) -> Axes | None:
+    """Which of the last axes in this order make lines of `width`, without those of length 1; None if none do."""
+    tail: list[int] = []
+    for axis in reversed(order):
+        if width == 1:
+            break
+        if shape[axis] > 1:
+            tail.insert(0, axis)
+            width, rest = divmod(width, shape[axis])
+            if rest:
+                return None
+    return tuple(tail) if width == 1 else None
+
+
+def _on_lines(counts: Array, shape: Axes, order: Axes, tail: Axes) -> Array:
+    """Counts of lines, which broadcast to x's shape with `tail` taken out, one after the other."""
+    lines = [1 if axis in tail else shape[axis] for axis in order]
+    return np.ascontiguousarray(np.broadcast_to(counts.transpose(order), lines)).reshape(-1)
 
 
 class MaskArguments(NamedTuple):
@@ -186,8 +200,20 @@ class Mask:
 
         x has its axes in this order.
         """
-        if self.lengths is not None and self.where is None:
-            counts = self.lengths.on_lines(self.shape, order, width)
-            if counts is not None:
-                return counts
+        counts = None
+        if self.where is None:
+            counts = self.lengths.on_lines(self.shape, order, width)  # type: ignore[union-attr]
+        elif self.lengths is None:
+            counts = self._whole_lines(order, width)
+        if counts is not None:
+            return counts
         return np.ascontiguousarray(self.boolean_at(_arrays.HOST).transpose(order)).reshape(view)
+
+    def _whole_lines(self, order: Axes, width: int) -> Array | None:
+        """The same of a `where` that broadcasts along lines: each takes part as a whole or not at all."""
+        assert self.where is not None
+        tail = tail_of(self.shape, order, width)
+        if not tail or any(self.where.strides[axis] for axis in tail):
+            return None
+        first = self.where[tuple(slice(1) if axis in tail else slice(None) for axis in range(self.where.ndim))]
+        return _on_lines(first * np.int64(width), self.shape, order, tail)

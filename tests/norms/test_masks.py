@@ -405,3 +405,22 @@ def test_bad_weights_in_standardize():
         nn.standardize(x, weights=np.array([1.0, -1.0, 2.0]))
     with pytest.raises(ValueError, match="weights are zero for all elements of a set"):
         nn.standardize(x, 1, weights=np.array([[1.0], [0.0]]))
+
+
+@pytest.mark.parametrize("chosen", [{"lengths": [3, 0, 7, 1]}, {"where": np.arange(7)[:, None] % 3 > 0}])
+def test_whole_rows(backend, chosen, rng):
+    """As of padded sequences: a row takes part, or does not."""
+    x = rng.standard_normal((4, 7, 33)).astype("f4") * 2 + 50
+    mask = chosen.get("where", np.arange(7)[:, None] < np.reshape(chosen.get("lengths", 0), (-1, 1, 1)))
+    mask = np.broadcast_to(mask, x.shape)
+    gamma, beta = rng.standard_normal((2, 33)).astype("f4")
+    for ddof in (0, 1):
+        right = over_sets(x.astype("f8"), 2, mask)[0] * gamma + beta
+        if ddof:
+            variances = x.astype("f8").var(2, ddof=1, keepdims=True)
+            right = (x - x.astype("f8").mean(2, keepdims=True)) / np.sqrt(variances + EPS) * gamma + beta
+        y = nn.standardize(hidden(x, mask), 2, gamma=gamma, beta=beta, eps=EPS, ddof=ddof, **chosen)
+        assert_normalized(y, np.where(mask, right, 0))
+    y, mean, rstd = nn.rms_norm(hidden(x, mask), gamma, return_stats=True, **chosen)
+    assert_normalized(y, np.where(mask, x / np.sqrt(np.square(x, dtype="f8").mean(2, keepdims=True) + 1e-6) * gamma, 0))
+    assert np.array_equal(np.isnan(rstd), ~mask[..., :1])

@@ -15,7 +15,7 @@ from numbanorm.backends.cpu.affine import repeat_operands
 
 
 @spliced
-def _keep(n, row, statistics, mean, rstd):
+def keep_statistics(n, row, statistics, mean, rstd):
     """Statistics of n rows from `row` on to the outputs, if the caller wants them."""
     if mean.size:
         for k in range(n):
@@ -24,7 +24,7 @@ def _keep(n, row, statistics, mean, rstd):
 
 
 @spliced
-def _write(x, start, n, n_cols, operands, gamma, beta, y, past_caches):
+def write_rows_of(x, start, n, n_cols, operands, gamma, beta, y, past_caches):
     """Write n rows; gamma and beta have a row's length, or one element for all."""
     if gamma.size > 1:
         write_rows(x, start, n, n_cols, operands, gamma, beta, 0, y, past_caches)
@@ -45,8 +45,8 @@ def norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, pas
         n = min(batch, last - row)
         row_moments(x, row * n_cols, n, n_cols, operands, statistics)
         finish(n, np.float64(n_cols), scale, statistics, operands)
-        _write(x, row * n_cols, n, n_cols, operands, gamma, beta, y, past_caches)
-        _keep(n, row, statistics, mean, rstd)
+        write_rows_of(x, row * n_cols, n, n_cols, operands, gamma, beta, y, past_caches)
+        keep_statistics(n, row, statistics, mean, rstd)
     settle()
 
 
@@ -60,7 +60,7 @@ def stream_rows_kernel(part, n_parts, x, n_cols, gamma, beta, scale, y, mean, rs
     row_moments(x, row * n_cols, 1, n_cols, operands, statistics)
     while True:
         finish(1, np.float64(n_cols), scale, statistics, operands)
-        _keep(1, row, statistics, mean, rstd)
+        keep_statistics(1, row, statistics, mean, rstd)
         if row == last:
             break
         centre_and_scale = operands[0, 0], operands[1, 0], operands[2, 0]
@@ -69,7 +69,7 @@ def stream_rows_kernel(part, n_parts, x, n_cols, gamma, beta, scale, y, mean, rs
         else:
             write_and_sum(x, row * n_cols, n_cols, centre_and_scale, gamma[0], beta[0], y, statistics)
         row += 1
-    _write(x, last * n_cols, 1, n_cols, operands, gamma, beta, y, True)
+    write_rows_of(x, last * n_cols, 1, n_cols, operands, gamma, beta, y, True)
     settle()
 
 
@@ -91,7 +91,7 @@ def norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta
             channels[3, k] = gamma[(row * n_channels + k) % gamma.size]
             channels[4, k] = beta[(row * n_channels + k) % beta.size]
         write_segments(x, row * n_cols, n * n_channels, n_inner, channels, y, past_caches)
-        _keep(n, row, statistics, mean, rstd)
+        keep_statistics(n, row, statistics, mean, rstd)
     settle()
 
 

@@ -23,6 +23,7 @@ from numbanorm.backends.cpu._launch import (
     n_splits,
     rows_at_once,
 )
+from numbanorm.backends.cpu._masked_rows import whole_rows_kernel
 from numbanorm.backends.cpu._stream import goes_past_caches
 from numbanorm.backends.cpu.moments import combine_moments
 from numbanorm.backends.cpu.normalize import Scale, finished, same_length
@@ -54,7 +55,26 @@ def masked_norm_rows(
 ) -> None:
     """:func:`norm_rows` of the elements of x (n_rows, n_cols) that take part."""
     gamma, beta = same_length(gamma, beta)
-    lines = len(x), 1, x.shape[1]
+    n_rows, n_cols = x.shape
+    if taken.dtype != np.bool_ and n_splits(n_rows, n_cols) == 1 and ((taken == 0) | (taken == n_cols)).all():
+        whole_rows_kernel(
+            n_parts(n_rows, x.size),
+            flat_input(x),
+            flat_input(taken),
+            n_cols,
+            rows_at_once(n_cols),
+            flat_input(gamma),
+            flat_input(beta),
+            (eps, eps_on_std, use_mean),
+            float(ddof),
+            keep,
+            flat_output(y),
+            goes_past_caches(x, y, n_cols),
+            mean,
+            rstd,
+        )
+        return
+    lines = n_rows, 1, n_cols
     _norm(x, taken, lines, gamma, beta, gamma.size > 1, (eps, eps_on_std, use_mean), ddof, keep, y, mean, rstd)
 
 
