@@ -113,11 +113,10 @@ def masked_columns_kernel(part, n_parts, x, mask, lengths, cut, mean, var, scale
             if row + at_once > last:
                 at_once = 1
             n = (last - row) // at_once
+            start, stride, wide = row * n_cols + lower, n_cols * at_once, width * at_once
             if mask is not None:
-                start, stride, wide = row * n_cols + lower, n_cols * at_once, width * at_once
-                write_runs(x, start, n, stride, wide, columns, 0, mask, keep, y, past_caches)
+                write_runs(x, start, n, stride, wide, columns, 0, (mask, start, stride), keep, y, past_caches)
             if lengths is not None:
-                for k in range(n):
-                    write_piece(x, mask, lengths, (row + k, n_cols, lower, width), columns, 0, keep, y, past_caches)
+                write_runs(x, start, n, stride, wide, columns, 0, (lengths, row, lower), keep, y, past_caches)
             row += n * at_once
     settle()

@@ -11,15 +11,8 @@ from numba.extending import intrinsic, overload
 
 from numbanorm.backends.cpu import _lanes
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import loaded, repeated, store_past_caches
+from numbanorm.backends.cpu._lanes import flags, loaded, repeated, store_past_caches
 from numbanorm.backends.cpu._stream import Lines
-
-
-def _truths(builder, pointer, n):
-    """Load n booleans from any address."""
-    flags = builder.load(builder.bitcast(pointer, ir.VectorType(ir.IntType(8), n).as_pointer()))
-    flags.align = 1
-    return builder.icmp_unsigned("!=", flags, ir.Constant(flags.type, None))
 
 
 def _below(builder, i, stop, n):
@@ -29,31 +22,30 @@ def _below(builder, i, stop, n):
 
 
 @intrinsic
-def _write_masked_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep):
+def _write_masked_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, limit, index, keep):
     def codegen(context, builder, signature, arguments):
         lines, first = Lines(context, builder, signature, arguments), context.get_constant(types.intp, 0)
         if isinstance(signature.args[10], types.Array):
-            flags = _lanes.address(context, builder, signature, arguments, 10, arguments[1])
-            inside = _truths(builder, flags, lines.n)
+            inside = flags(builder, _lanes.address(context, builder, signature, arguments, 10, arguments[11]), lines.n)
         else:
-            inside = _below(builder, arguments[1], arguments[10], lines.n)
+            inside = _below(builder, arguments[11], arguments[10], lines.n)
         value = lines.normalized(first)
         itself, zero = lines.numbers(0, lines.kind, arguments[1]), ir.Constant(value.type, None)
-        padding = builder.select(arguments[11], itself, zero)
+        padding = builder.select(arguments[12], itself, zero)
         lines.store(builder.select(inside, value, padding), first)
         return context.get_dummy_value()
 
     word = types.intp
-    return types.void(x, word, y, word, high, low, rstd, gamma, beta, word, taken, types.boolean), codegen
+    return types.void(x, word, y, word, high, low, rstd, gamma, beta, word, limit, word, types.boolean), codegen
 
 
 @exact
-def write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep):
+def write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, limit, index, keep):
     """As :func:`._stream.write_line` where elements of x are taken; else x itself if `keep`, or zero.
 
-    `taken` is a mask of x's length, or the index of the first element of x that is not taken.
+    `limit` is a mask, of which the line's elements begin at `index`, or the first `index` that is not taken.
     """
-    _write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep)
+    _write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, limit, index, keep)
 
 
 @intrinsic
