@@ -31,7 +31,7 @@ def _jit_is_taken(taken, i):
 @exact
 def n_first(lengths, line, lower, size):
     """How many of the `size` elements from `lower` on are among the first `lengths[line]` of their line."""
-    return min(max(lengths[line] - lower, 0), size)
+    return min(max(load(lengths, line) - lower, 0), size)
 
 
 @spliced

@@ -11,9 +11,10 @@ from numba.extending import overload
 
 from numbanorm.backends.cpu._elements import load, store
 from numbanorm.backends.cpu._jit import inner, spliced
+from numbanorm.backends.cpu._lanes import LINE
 from numbanorm.backends.cpu._masked_sums import is_short, is_taken, n_first
 from numbanorm.backends.cpu._stream import whole_lines
-from numbanorm.backends.cpu._stream_masked import write_masked_line, write_padding_line
+from numbanorm.backends.cpu._stream_masked import write_flags, write_masked_line, write_padding_line
 from numbanorm.backends.cpu._stream_rows import parameter
 from numbanorm.backends.cpu._write import centred, scaled
 
@@ -44,6 +45,19 @@ def _jit_bounds(taken, run, length):
         return n, 0, n
 
     return of_lengths
+
+
+@inner
+def spread_lengths(lengths, line, stride, n_runs, n_lines, length, flags):
+    """Flags of n_runs times n_lines lines that are `stride` lines apart: the first lengths[line] of each are true.
+
+    Flags come in whole cache lines: what is too much, the next line overwrites.
+    """
+    for run in range(n_runs):
+        for k in range(n_lines):
+            first = (run * n_lines + k) * length
+            for lower in range(0, length, LINE):
+                write_flags(flags, first + lower, n_first(lengths, line + run * stride + k, lower, LINE))
 
 
 @spliced

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -67,6 +68,28 @@ def _write_padding_line(typingctx, x, i, y, keep):
 def write_padding_line(x, i, y, keep):
     """The cache line from y[i] on: that of x if `keep`, else zeros, without a look at x."""
     _write_padding_line(x, i, y, keep)
+
+
+@intrinsic
+def _write_flags(typingctx, flags, i, n):
+    def codegen(context, builder, signature, arguments):
+        stop = builder.trunc(arguments[2], ir.IntType(8))
+        inside = builder.zext(_below(builder, stop.type(0), stop, _lanes.LINE), ir.VectorType(stop.type, _lanes.LINE))
+        target = _lanes.address(context, builder, signature, arguments, 0, arguments[1])
+        builder.store(inside, builder.bitcast(target, inside.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(flags, types.intp, types.intp), codegen
+
+
+def write_flags(flags, i, n):
+    """A cache line of booleans from flags[i] on, of which the first n are true."""
+    flags[i : i + _lanes.LINE] = np.arange(_lanes.LINE) < n
+
+
+@overload(write_flags)
+def _jit_write_flags(flags, i, n):
+    return lambda flags, i, n: _write_flags(flags, i, n)
 
 
 @intrinsic
