@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from numbanorm.backends.cpu._jit import kernel, spliced
+from numbanorm.backends.cpu._lanes import LINE
+from numbanorm.backends.cpu._launch import BLOCK
 from numbanorm.backends.cpu._masked_sums import finish_sets, piece_moments, set_moments
-from numbanorm.backends.cpu._masked_write import write_piece, write_runs
+from numbanorm.backends.cpu._masked_write import spread_lengths, write_piece, write_runs
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._write import prepare
 from numbanorm.backends.cpu.affine import repeat_operands
@@ -86,22 +88,45 @@ def masked_lines_kernel(
     settle()
 
 
+@spliced
+def _write_rows(x, mask, lengths, line, rows, tile, columns, flags, keep, y, past_caches):
+    """Write `at_once` rows of a tile of columns as one, up to n times; how many rows that was.
+
+    Lines of `line` elements become flags first, those of a whole row (0) do not.
+    """
+    row, n, at_once = rows
+    n_cols, lower, width = tile
+    start, stride, wide = row * n_cols + lower, n_cols * at_once, width * at_once
+    if mask is not None:
+        write_runs(x, start, n, stride, wide, columns, 0, (mask, start, stride), keep, y, past_caches)
+    if lengths is not None:
+        if line:
+            n = min(n, (flags.size - LINE) // wide)
+            spread_lengths(lengths, start // line, stride // line, n, wide // line, line, flags)
+            write_runs(x, start, n, stride, wide, columns, 0, (flags, 0, wide), keep, y, past_caches)
+        else:
+            write_runs(x, start, n, stride, wide, columns, 0, (lengths, row, lower), keep, y, past_caches)
+    return n * at_once
+
+
 @kernel
 def masked_columns_kernel(part, n_parts, x, mask, lengths, cut, mean, var, scale, gamma, beta, keep, y, past_caches):
     """Given statistics of each column; unit = a chunk of the rows of one tile of columns.
 
-    Narrow rows are written `fold` at a time, which lines with lengths of their own cannot be.
+    A tile begins with a channel, which is `n_inner` columns. Narrow rows are written `fold` at a time.
     """
-    n_cols, fold, n_tiles, n_chunks = cut
+    n_cols, n_inner, line, fold, n_tiles, n_chunks = cut
     eps, eps_on_std = scale
-    n_rows = x.size // n_cols
+    n_rows, n_channels = x.size // n_cols, n_cols // n_inner
     n_units = n_tiles * n_chunks
-    operands = np.empty((5, -(-n_cols // n_tiles) * fold), gamma.dtype)
+    widest = -(-n_channels // n_tiles) * n_inner * fold
+    operands = np.empty((5, widest), gamma.dtype)
     columns = operands[0], operands[1], operands[2], operands[3], operands[4]
+    flags = np.empty(max(widest, BLOCK) + LINE, np.bool_)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
-        lower = n_cols * tile // n_tiles
-        width = n_cols * (tile + 1) // n_tiles - lower
+        lower = n_channels * tile // n_tiles * n_inner
+        width = n_channels * (tile + 1) // n_tiles * n_inner - lower
         prepare(mean, var, eps, eps_on_std, lower, width, operands, 0)
         for j in range(width):
             operands[3, j] = gamma[(lower + j) % gamma.size]
@@ -112,12 +137,6 @@ def masked_columns_kernel(part, n_parts, x, mask, lengths, cut, mean, var, scale
         while row < last:
             if row + at_once > last:
                 at_once = 1
-            n = (last - row) // at_once
-            if mask is not None:
-                start, stride, wide = row * n_cols + lower, n_cols * at_once, width * at_once
-                write_runs(x, start, n, stride, wide, columns, 0, mask, keep, y, past_caches)
-            if lengths is not None:
-                for k in range(n):
-                    write_piece(x, mask, lengths, (row + k, n_cols, lower, width), columns, 0, keep, y, past_caches)
-            row += n * at_once
+            rows, columns_of_tile = (row, (last - row) // at_once, at_once), (n_cols, lower, width)
+            row += _write_rows(x, mask, lengths, line, rows, columns_of_tile, columns, flags, keep, y, past_caches)
     settle()

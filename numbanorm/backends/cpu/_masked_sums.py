@@ -9,10 +9,10 @@ from numba.extending import overload
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, inner, spliced
 from numbanorm.backends.cpu._lanes import elements_of_line
-from numbanorm.backends.cpu._launch import BLOCK, SHORT_PADDING
+from numbanorm.backends.cpu._launch import SHORT_PADDING
 from numbanorm.backends.cpu._row_sums import row_moments
 from numbanorm.backends.cpu._stream_masked import prefetch
-from numbanorm.backends.cpu._sums import block_moments, finite_or_zero, segment_moments, welford_combine
+from numbanorm.backends.cpu._sums import segment_moments, weighted_segment_moments, welford_combine
 from numbanorm.backends.cpu._write import finish
 
 
@@ -31,38 +31,13 @@ def _jit_is_taken(taken, i):
 @exact
 def n_first(lengths, line, lower, size):
     """How many of the `size` elements from `lower` on are among the first `lengths[line]` of their line."""
-    return min(max(lengths[line] - lower, 0), size)
+    return min(max(load(lengths, line) - lower, 0), size)
 
 
 @spliced
 def is_short(x, n):
     """Whether n elements of padding are read along where x comes from memory, as jumping would take longer."""
     return n // elements_of_line(x) < SHORT_PADDING
-
-
-@inner
-def masked_segment_moments(x, mask, start, stop):
-    """Moments of those elements of x[start:stop] for which `mask` is true, block by block."""
-    count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
-    for lower in range(start, stop, BLOCK):
-        upper = min(lower + BLOCK, stop)
-        first = lower
-        while first < upper and not load(mask, first):
-            first += 1
-        if first == upper:
-            continue
-        shift = finite_or_zero(np.float64(load(x, first)))
-        count_b, total, squares = np.float64(0), np.float64(0), np.float64(0)
-        for i in range(first, upper):
-            taken = load(mask, i)
-            difference = np.float64(load(x, i)) - shift
-            difference = difference if taken else np.float64(0)
-            count_b += np.float64(taken)
-            total += difference
-            squares += difference * difference
-        count_b, mean_b, m2_b = block_moments(count_b, shift, total, squares)
-        count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
-    return count, mean, m2
 
 
 @spliced
@@ -72,7 +47,7 @@ def piece_moments(x, mask, lengths, piece):
     first = line * length + lower
     moments = np.float64(0), np.float64(0), np.float64(0)
     if mask is not None:
-        moments = masked_segment_moments(x, mask, first, first + size)
+        moments = weighted_segment_moments(x, mask, first, first + size)
     if lengths is not None:
         moments = segment_moments(x, first, first + n_first(lengths, line, lower, size))
     return moments
@@ -83,7 +58,7 @@ def set_moments(x, mask, lengths, line, n_lines, length, past_caches, like, scra
     """Moments of the n_lines lines from `line` on together; `scratch` is (2, 1)."""
     moments = np.float64(0), np.float64(0), np.float64(0)
     if mask is not None:
-        moments = masked_segment_moments(x, mask, line * length, (line + n_lines) * length)
+        moments = weighted_segment_moments(x, mask, line * length, (line + n_lines) * length)
     if lengths is not None:
         for k in range(line, line + n_lines):
             n = n_first(lengths, k, 0, length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -11,15 +12,8 @@ from numba.extending import intrinsic, overload
 
 from numbanorm.backends.cpu import _lanes
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import loaded, repeated, store_past_caches
+from numbanorm.backends.cpu._lanes import flags, loaded, repeated, store_past_caches
 from numbanorm.backends.cpu._stream import Lines
-
-
-def _truths(builder, pointer, n):
-    """Load n booleans from any address."""
-    flags = builder.load(builder.bitcast(pointer, ir.VectorType(ir.IntType(8), n).as_pointer()))
-    flags.align = 1
-    return builder.icmp_unsigned("!=", flags, ir.Constant(flags.type, None))
 
 
 def _below(builder, i, stop, n):
@@ -29,31 +23,30 @@ def _below(builder, i, stop, n):
 
 
 @intrinsic
-def _write_masked_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep):
+def _write_masked_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, limit, index, keep):
     def codegen(context, builder, signature, arguments):
         lines, first = Lines(context, builder, signature, arguments), context.get_constant(types.intp, 0)
         if isinstance(signature.args[10], types.Array):
-            flags = _lanes.address(context, builder, signature, arguments, 10, arguments[1])
-            inside = _truths(builder, flags, lines.n)
+            inside = flags(builder, _lanes.address(context, builder, signature, arguments, 10, arguments[11]), lines.n)
         else:
-            inside = _below(builder, arguments[1], arguments[10], lines.n)
+            inside = _below(builder, arguments[11], arguments[10], lines.n)
         value = lines.normalized(first)
         itself, zero = lines.numbers(0, lines.kind, arguments[1]), ir.Constant(value.type, None)
-        padding = builder.select(arguments[11], itself, zero)
+        padding = builder.select(arguments[12], itself, zero)
         lines.store(builder.select(inside, value, padding), first)
         return context.get_dummy_value()
 
     word = types.intp
-    return types.void(x, word, y, word, high, low, rstd, gamma, beta, word, taken, types.boolean), codegen
+    return types.void(x, word, y, word, high, low, rstd, gamma, beta, word, limit, word, types.boolean), codegen
 
 
 @exact
-def write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep):
+def write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, limit, index, keep):
     """As :func:`._stream.write_line` where elements of x are taken; else x itself if `keep`, or zero.
 
-    `taken` is a mask of x's length, or the index of the first element of x that is not taken.
+    `limit` is a mask, of which the line's elements begin at `index`, or the first `index` that is not taken.
     """
-    _write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, taken, keep)
+    _write_masked_line(x, i, y, k, high, low, rstd, gamma, beta, at, limit, index, keep)
 
 
 @intrinsic
@@ -75,6 +68,28 @@ def _write_padding_line(typingctx, x, i, y, keep):
 def write_padding_line(x, i, y, keep):
     """The cache line from y[i] on: that of x if `keep`, else zeros, without a look at x."""
     _write_padding_line(x, i, y, keep)
+
+
+@intrinsic
+def _write_flags(typingctx, flags, i, n):
+    def codegen(context, builder, signature, arguments):
+        stop = builder.trunc(arguments[2], ir.IntType(8))
+        inside = builder.zext(_below(builder, stop.type(0), stop, _lanes.LINE), ir.VectorType(stop.type, _lanes.LINE))
+        target = _lanes.address(context, builder, signature, arguments, 0, arguments[1])
+        builder.store(inside, builder.bitcast(target, inside.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(flags, types.intp, types.intp), codegen
+
+
+def write_flags(flags, i, n):
+    """A cache line of booleans from flags[i] on, of which the first n are true."""
+    flags[i : i + _lanes.LINE] = np.arange(_lanes.LINE) < n
+
+
+@overload(write_flags)
+def _jit_write_flags(flags, i, n):
+    return lambda flags, i, n: _write_flags(flags, i, n)
 
 
 @intrinsic

@@ -27,7 +27,6 @@ from numbanorm.backends.cpu._masked_rows import whole_rows_kernel
 from numbanorm.backends.cpu._stream import goes_past_caches
 from numbanorm.backends.cpu.moments import combine_moments
 from numbanorm.backends.cpu.normalize import Scale, finished, same_length
-from numbanorm.backends.reference.masked import as_mask
 
 Array = NDArray[Any]
 Taken = tuple[Array | None, Array | None]
@@ -168,12 +167,9 @@ def masked_affine(
 
     Statistics and parameters are per channel.
     """
-    _, n_channels, n_inner = x.shape
+    n_inner = x.shape[2]
     scale = eps, eps_on_std
     gamma, beta = same_length(gamma, beta)
-    if 1 < n_inner < SHORT_SEGMENT or (n_inner == 1 and n_channels < WIDE):
-        # Short lines are written many at a time, which lengths do not allow.
-        taken = as_mask(taken, x.shape)
     if n_inner >= SHORT_SEGMENT:
         _affine_lines(x, taken, n_inner, mean, var, scale, gamma, beta, False, keep, y)
     else:
@@ -228,7 +224,8 @@ def _affine_columns(
     """Statistics and parameters per column of the matrix (n, n_channels * n_inner)."""
     n, n_channels, n_inner = x.shape
     n_cols = n_channels * n_inner
-    rows_at_once = fold(n, n_cols) if taken.dtype == np.bool_ else 1
+    line = n_inner if n_inner > 1 else n_channels if n_channels < WIDE else 0
+    rows_at_once = fold(n, n_cols)
     n_tiles = -(-n_cols // TILE)
     n_chunks = n_column_splits(n_tiles, n // rows_at_once, x.size)
     mean, var = (np.repeat(statistic, n_inner) for statistic in (mean, var))
@@ -237,7 +234,7 @@ def _affine_columns(
         n_parts(n_tiles * n_chunks, x.size),
         flat_input(x),
         *_mask_or_lengths(taken),
-        (n_cols, rows_at_once, n_tiles, n_chunks),
+        (n_cols, n_inner, line, rows_at_once, n_tiles, n_chunks),
         flat_input(mean),
         flat_input(var),
         scale,

@@ -19,6 +19,7 @@ from numbanorm.backends.cpu import (
     _kernels_backward,
     _line_sums,
     _masked_elements,
+    _masked_kernels,
     _masked_kernels_backward,
     _masked_sums_backward,
     _sums,
@@ -31,7 +32,7 @@ from numbanorm.backends.cpu import (
 
 pytestmark = pytest.mark.compiled
 
-MODULES = (moments, affine, _kernels, _kernels_backward, _masked_kernels_backward)
+MODULES = (moments, affine, _kernels, _kernels_backward, _masked_kernels, _masked_kernels_backward)
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
 LOOPS = (
@@ -295,12 +296,14 @@ def test_kernels_write_nothing_but_their_outputs(rng):
     gamma.flags.writeable = False
     nn.layer_norm(x, gamma, gamma)
     nn.batch_norm(x, gamma, gamma, training=True)
+    nn.layer_norm(x, gamma, gamma, where=x > 0)
     for kernel in KERNELS:
         for signature in kernel.run.signatures:
             arrays = [argument for argument in signature[2] if isinstance(argument, numba.types.Array)]
             assert not arrays[0].mutable
             if "norm" in kernel.name:
-                assert [array.mutable for array in arrays] == [False] * 3 + [True] * 3
+                n_inputs = 4 if "masked" in kernel.name else 3
+                assert [array.mutable for array in arrays] == [False] * n_inputs + [True] * 3
 
 
 MEMORY = """

@@ -8,7 +8,7 @@ from llvmlite.binding import get_host_cpu_features
 
 from numbanorm._dtypes import compute_dtype
 from numbanorm.backends import cpu
-from numbanorm.backends.cpu import _masked_kernels, _masked_sums, _masked_write
+from numbanorm.backends.cpu import _masked_kernels, _masked_write, _sums
 from tests.backends.cpu.test_stream import DTYPES, dimension, streaming
 
 pytestmark = pytest.mark.compiled
@@ -69,7 +69,7 @@ def test_main_loops_use_vector_registers():
         list(calls(x, taken, False, np.empty_like(x)))
     _masked_kernels.masked_norm_kernel.run.recompile()  # code from the cache cannot be inspected
     _masked_kernels.masked_columns_kernel.run.recompile()
-    for function in (_masked_sums.masked_segment_moments, _masked_write.write_runs, _masked_write.write_padding):
+    for function in (_sums.weighted_segment_moments, _masked_write.write_runs, _masked_write.write_padding):
         for code in function.inspect_asm().values():
             assert "ymm" in code or "zmm" in code, function.__name__
             assert "gather" not in code, function.__name__
