@@ -131,7 +131,7 @@ def apply(
 
 
 def _source_and_output(
-    place: Any, x: Array, out: Array | None, parameters: Parameters, plan: NormPlan, roles: tuple[Axes, Axes, bool]
+    place: Any, x: Array, out: Array | None, operands: tuple[Any, ...], plan: NormPlan, roles: tuple[Axes, Axes, bool]
 ) -> tuple[Array, Array, NormPlan]:
     """(source, y, plan of y) of one dense layout: y to be written; x, or its copy in y.
 
@@ -139,7 +139,7 @@ def _source_and_output(
     and normalised there. y is `out` where that can be written directly.
     """
     usable = plan.dense and place.is_aligned(x)
-    if out is None or not _can_hold(place, out, x, plan.dtype, parameters):
+    if out is None or not _can_hold(place, out, x, plan.dtype, operands):
         y = empty(place, plan)
     else:
         y = np.asarray(out) if place is _arrays.HOST else out  # a subclass may have its own idea of reshape
@@ -152,14 +152,14 @@ def _source_and_output(
     return y, y, plan
 
 
-def _can_hold(place: Any, out: Array, x: Array, dtype: np.dtype[Any], parameters: Parameters) -> bool:
-    """Whether kernels may write to `out`: dense, of the right dtype, not over their operands."""
+def _can_hold(place: Any, out: Array, x: Array, dtype: np.dtype[Any], operands: tuple[Any, ...]) -> bool:
+    """Whether kernels may write to `out`: dense, of the right dtype, not over their operands (the first are axes)."""
     if out.dtype != dtype or out.size == 0 or not place.is_aligned(out):
         return False
     lay = _layout.storage(out.shape, out.strides, out.itemsize)
     if not lay.dense or lay.flipped:
         return False
-    if any(p is not None and place.overlap(out, p) for p in parameters[1:]):
+    if any(p is not None and place.overlap(out, p) for p in operands[1:]):
         return False
     return out is x or not place.overlap(out, x) or _same_memory(place, out, x)
 

@@ -79,7 +79,9 @@ def normalize_backward(
         return weighted_backward(dy, x, gamma, mean, rstd, sets, scale, None, out)
     if plan.norm.launcher is None:
         return _gathered(backend, place, dy, x, gamma, beta, mean, rstd, sets, scale, plan, out)
-    if out is not None and _engine._can_hold(place, out, x, plan.dtype, (sets.features, gamma, beta)):
+    if out is not None and _engine._can_hold(
+        place, out, x, plan.dtype, (sets.features, gamma, beta, sets.mask and sets.mask.where)
+    ):
         dx = np.asarray(out) if place is _arrays.HOST else out
         if norm_plan(dx.shape, dx.strides, dx.dtype, *roles).lay != plan.lay or _clash(place, dx, dy):
             dx = _engine.empty(place, plan)

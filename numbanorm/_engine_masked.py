@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numbanorm import _arrays, _engine
 from numbanorm._application import flat
 from numbanorm._engine import Parameters, Scale
+from numbanorm._layout import Normalization
 from numbanorm._masks import Mask
 from numbanorm._norm_plan import NormPlan, norm_plan
 from numbanorm._reduction import Weights, moments
@@ -70,8 +71,7 @@ def _fused(
 ) -> tuple[Array, ...]:
     """One launch that sees x once."""
     features, gamma, beta = parameters
-    source, y, plan = _engine._source_and_output(_arrays.HOST, x, out, parameters, plan, (reduced, features, False))
-    norm = plan.norm
+    source, y, norm = _source_and_output(x, out, parameters, plan, (reduced, features, False), mask)
     inputs, target = (norm.arranged(a).reshape(norm.view) for a in (source, y))
     taken = mask.taken(norm.order, norm.view, norm.view[-1])
     gammas, betas = flat(_arrays.HOST, gamma, 1, plan), flat(_arrays.HOST, beta, 0, plan)
@@ -81,6 +81,21 @@ def _fused(
     launch(inputs, taken, gammas, betas, eps, eps_on_std, use_mean, ddof, mask.keep, target, *kept)
     y = y if out is None else _engine._delivered(_arrays.HOST, y, out)
     return (y, *(_engine._restored(statistic, plan) for statistic in kept)) if want else (y,)
+
+
+def _source_and_output(
+    x: Array, out: Array | None, parameters: Parameters, plan: NormPlan, roles: tuple[Axes, Axes, bool], mask: Mask
+) -> tuple[Array, Array, Normalization]:
+    """As :func:`numbanorm._engine._source_and_output`, for the launcher that the plan of x has chosen.
+
+    An `out` that lies in memory otherwise than x, or over the mask, is not written to directly.
+    """
+    if out is not None and out.size:
+        own = norm_plan(out.shape, out.strides, out.dtype, *roles)
+        out = out if own.lay == plan.lay else None
+    operands = (*parameters, mask.where)
+    source, y, plan = _engine._source_and_output(_arrays.HOST, x, out, operands, plan, roles)
+    return source, y, plan.norm
 
 
 def apply(
@@ -140,8 +155,7 @@ def _apply_fused(
     """One launch; statistics and parameters per channel."""
     place, (features, gamma, beta) = _arrays.HOST, parameters
     mean, var = (place.duplicate(s.astype(np.float64)) for s in (mean, var))
-    source, y, plan = _engine._source_and_output(place, x, out, parameters, plan, (reduced, features, True))
-    norm = plan.norm
+    source, y, norm = _source_and_output(x, out, parameters, plan, (reduced, features, True), mask)
     mean, var = (place.dense(norm.arranged(s.reshape(plan.statistics))).reshape(-1) for s in (mean, var))
     inputs, target = (norm.arranged(a).reshape(norm.view) for a in (source, y))
     gammas, betas = flat(place, gamma, 1, plan), flat(place, beta, 0, plan)

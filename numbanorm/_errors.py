@@ -86,6 +86,6 @@ def integer_in_norm(name: str, dtype: np.dtype[Any]) -> TypeError:
 
 def masked_array(name: str) -> TypeError:
     return TypeError(
-        f"{name} is a numpy.ma.MaskedArray, whose mask would be ignored; "
-        f"pass the plain array, and for statistics where=~np.ma.getmaskarray({name})"
+        f"{name} is a numpy.ma.MaskedArray, whose mask would be ignored; pass the plain array, "
+        f"and of an x leave elements out with where=~np.ma.getmaskarray(x)"
     )

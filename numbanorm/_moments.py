@@ -234,4 +234,7 @@ def moments(
     selection = Selection.of(where, weights, lengths=lengths, length_axis=length_axis)
     backend = backend_for({"x": array, **(selection.operands() if selection else {})})
     axes = canonicalize_axes(axis, array.ndim)
-    return Moments._of(_reduction.moments(array, axes, selection.resolved(array) if selection else None, backend))
+    data = _reduction.moments(array, axes, selection.resolved(array) if selection else None, backend)
+    if selection is not None:
+        selection.check(array, axes, data[0, ...], data[1, ...])
+    return Moments._of(data)

@@ -86,22 +86,27 @@ class Selection(NamedTuple):
             lambda numbers, counts: np.where(np.isnan(numbers), counts.dtype.type(0), counts), x, taken
         )
 
+    def _taken(self, x: Array) -> Array:
+        """Which elements count, whatever they weigh, on the host and of x's shape."""
+        place, mask = _arrays.place_of(x), self._mask(x)
+        taken = np.ones((), bool) if mask is None else place.to_host(mask.boolean_at(place))
+        if self.omits and is_float(x.dtype):
+            taken = taken & ~np.isnan(place.to_host(x))
+        return np.broadcast_to(taken, x.shape)
+
     def _mask(self, x: Array) -> Mask | None:
         return MaskArguments(self.where, self.lengths, self.length_axis).of(x)
 
-    def check(self, x: Array, count: Array, mean: Array) -> None:
-        """Raise for NaN where they are not welcome, and for sets whose weights are all zero."""
+    def check(self, x: Array, axes: tuple[int, ...], count: Array, mean: Array) -> None:
+        """Raise for NaN where they are not welcome, and for sets of elements that all weigh nothing."""
         place = _arrays.place_of(x)
-        may_be_empty = self.where is not None or self.lengths is not None or self.omits or x.size == 0
-        weighted = self.weights is not None and not may_be_empty
-        if weighted and not place.to_host(count).all():
-            raise ValueError("weights are zero for all elements of a set, which has no mean then; leave it out")
+        if self.weights is not None and x.size:
+            nothing = place.to_host(count).reshape(-1) == 0
+            if nothing.any() and self._taken(x).any(axes).reshape(-1)[nothing].any():
+                raise ValueError("weights are zero for all elements of a set, which has no mean then; leave it out")
         if self.nan_policy != "raise" or not is_float(x.dtype) or not np.isnan(place.to_host(mean)).any():
             return  # a NaN among the numbers makes the mean one
-        there = np.isnan(place.to_host(x))
-        mask = self._mask(x)
-        if mask is not None:
-            there &= place.to_host(mask.boolean_at(place))
+        there = np.isnan(place.to_host(x)) & self._taken(x)
         if self.weights is not None:
             there &= place.to_host(_as_weights(self.weights, x.shape)) > 0
         if there.any():

@@ -177,7 +177,7 @@ def _in_two(
     """Moments in float64, then results: for weights, gaps, other dtypes and sets with too few numbers."""
     count, mean, m2 = (m.reshape(-1) for m in _reduction.moments(x, plan.axes, weights, backend))
     if selection is not None:
-        selection.check(x, count, mean)
+        selection.check(x, plan.axes, count, mean)
         if selection.omits:
             divisor = divisor._replace(nan=True)  # as np.nanvar
     if weights is None:

@@ -53,7 +53,7 @@ def update_masked(
     if running_mean is None and running_var is None:
         return
     place = place_of(mean)
-    count, mean, var = (a.reshape(-1, a.shape[-1]) for a in (count, mean, var))
+    count, mean, var = (a if a.ndim == 2 else a.reshape(1, len(a)) for a in (count, mean, var))
     fewest = 0 if biased else 1
 
     def average(n: Array, values: Array, least: int) -> Array:

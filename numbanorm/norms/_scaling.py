@@ -138,11 +138,11 @@ def min_max_scale(
     if not lower < upper:
         raise ValueError(f"feature_range must be (lower, upper) with lower < upper, but got {feature_range}")
     axes = canonicalize_axes(axis, array.ndim)
+    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
     place = place_of(array)
     if array.size == 0:
         y = _engine.normalize(backend, array, axes, ((), None, None), Scale(0.0), out=out)[0]
         return y
-    mask = MaskArguments(where, lengths, length_axis, padding).of(array)
     least = _extreme(np.min, array, axes, mask)
     spread = place.evaluate(np.subtract, _extreme(np.max, array, axes, mask), least)
     gamma = place.evaluate(lambda s: (upper - lower) / np.where(s == 0, 1, s), spread)

@@ -94,6 +94,8 @@ def standardize(
     axes = canonicalize_axes(axis, array.ndim)
     parameters = _broadcast_parameters(gamma, beta, array.shape)
     mask = MaskArguments(where, lengths, length_axis, padding).of(array)
+    if weights is not None and array.size == 0:
+        Selection(None, weights).resolved(array)  # which are looked at all the same
     if weights is None or array.size == 0:
         return normalized(backend, array, axes, parameters, scale, mask, out, False)
     mean, var = weighted_statistics(backend, array, axes, scale, mask, weights)[:2]
@@ -108,7 +110,7 @@ def weighted_statistics(
     selection = Selection(None if mask is None else mask.boolean_at(place), weights)
     taken: Any = selection.resolved(x)
     count, mean, var = _engine_masked.statistics(backend, x, axes, scale, taken)
-    selection.check(x, count, mean)
+    selection.check(x, axes, count, mean)
     return mean, var, taken
 
 
@@ -127,7 +129,7 @@ def _broadcast_parameters(gamma: Any, beta: Any, shape: tuple[int, ...]) -> Para
             raise ShapeError(f"{name} with shape {np.shape(parameter)} does not broadcast to x with shape {shape}")
     varying = np.broadcast_shapes(*(p.shape for p in given))
     padded = (1,) * (len(shape) - len(varying)) + varying
-    features = tuple(axis for axis, n in enumerate(padded) if n > 1)
+    features = tuple(axis for axis, n in enumerate(padded) if n != 1)
     compact = tuple(padded[axis] for axis in features)
 
     def spread(parameter: Array | None) -> Array | None:
