@@ -13,6 +13,7 @@ from numbanorm._arrays import place_of
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_eps, wrong_length
 from numbanorm._guests import as_host, everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.layers._gradients import Kept
 from numbanorm.layers._layer import Layer
 from numbanorm.norms._adaptive import adaptive_instance_norm, conditional_instance_norm
@@ -62,13 +63,30 @@ class AdaptiveInstanceNorm(Layer):
         self.channel_axis = channel_axis
 
     @everywhere
-    def __call__(self, content: Any, style: Any, *, out: Array | None = None) -> Array:
-        """Content with the statistics of the style."""
+    def __call__(
+        self,
+        content: Any,
+        style: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Content with the statistics of the style; a mask is one of the content."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array, given, keeps = as_array(content), as_array(style, "style"), self._keeps()
         result = adaptive_instance_norm(
-            array, given, eps=self.eps, channel_axis=self.channel_axis, out=out, return_stats=keeps
+            array,
+            given,
+            eps=self.eps,
+            channel_axis=self.channel_axis,
+            out=out,
+            return_stats=keeps,
+            **chosen._asdict(),
         )
-        self._keep(array, out, result[1:] if keeps else (), also=(given,))
+        self._keep(array, out, result[1:] if keeps else (), also=(given,), chosen=chosen)
         if out is not None and keeps and place_of(given).overlap(given, out):
             self._keep(out, out, result[1:])  # the style is gone
         y: Array = result[0] if keeps else result
@@ -76,9 +94,8 @@ class AdaptiveInstanceNorm(Layer):
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> tuple[Any, ...]:
         content, mean, rstd, _, (style,) = kept[:5]
-        both = adaptive_instance_norm_backward(
-            dy, content, style, mean, rstd, eps=self.eps, channel_axis=self.channel_axis, out=out
-        )
+        options = {"eps": self.eps, "channel_axis": self.channel_axis, "out": out, **kept.chosen._asdict()}
+        both = adaptive_instance_norm_backward(dy, content, style, mean, rstd, **options)
         return (both,)
 
     def _settings(self) -> str:
@@ -135,8 +152,19 @@ class ConditionalInstanceNorm(Layer):
         self.beta = self._filled(0, (self.num_styles, self.num_features))
 
     @everywhere
-    def __call__(self, x: Any, labels: Any, *, out: Array | None = None) -> Array:
-        """Normalise x, with the parameters of each sample's label."""
+    def __call__(
+        self,
+        x: Any,
+        labels: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x, with the parameters of each sample's label; a mask is that of the function."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array, keeps, labels = as_array(x), self._keeps(), np.array(as_host(labels))
         channels = array.shape[channel_axis_of(array, self.channel_axis)]
         if channels != self.num_features:
@@ -150,16 +178,16 @@ class ConditionalInstanceNorm(Layer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
+            **chosen._asdict(),
         )
-        self._keep(array, out, result[1:] if keeps else (), also=(labels,))
+        self._keep(array, out, result[1:] if keeps else (), also=(labels,), chosen=chosen)
         y: Array = result[0] if keeps else result
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, _, (labels,) = kept[:5]
-        gradients: Gradients = conditional_instance_norm_backward(
-            dy, x, self.gamma, labels, mean, rstd, channel_axis=self.channel_axis, out=out
-        )
+        options = {"channel_axis": self.channel_axis, "out": out, **kept.chosen._asdict()}
+        gradients: Gradients = conditional_instance_norm_backward(dy, x, self.gamma, labels, mean, rstd, **options)
         return gradients
 
     def _settings(self) -> str:

@@ -40,7 +40,7 @@ class BatchNorm(TrackingLayer):
         Added to the variance; positive.
     momentum : float or None
         Weight of the new statistics (see `momentum_convention`); None gives the cumulative
-        average, in which every batch counts alike.
+        average, in which every batch counts alike, also for channels of which nothing took part.
     affine : bool
         Whether there are parameters gamma (1) and beta (0), both (C,).
     track_running_stats : bool

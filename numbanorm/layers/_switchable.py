@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from numbanorm._arguments import as_array
 from numbanorm._arrays import place_of
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.layers._gradients import Kept
 from numbanorm.layers._tracking import TrackingLayer
 from numbanorm.norms._switchable import switchable_norm
@@ -63,8 +64,18 @@ class SwitchableNorm(TrackingLayer):
         self.var_weights = self._filled(1, 3)
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x, updating the running statistics in training."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x, updating the running statistics in training; a mask is that of the function."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array, keeps = as_array(x), self._keeps()
         self._check_channels(array)
         running = self.running_mean, self.running_var
@@ -78,12 +89,13 @@ class SwitchableNorm(TrackingLayer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
+            **chosen._asdict(),
         )
         if self.training:
             self._count_batch()
         # Calls in training would change the running statistics that this one has used.
         used = () if self.training or not keeps else tuple(place_of(s).duplicate(s) for s in running if s is not None)
-        self._keep(array, out, result[1:] if keeps else (), fixed=not self.training, also=used)
+        self._keep(array, out, result[1:] if keeps else (), fixed=not self.training, also=used, chosen=chosen)
         y: Array = result[0] if keeps else result
         return y
 
@@ -91,7 +103,12 @@ class SwitchableNorm(TrackingLayer):
         x, mean, var, fixed, running = kept[:5]
         operands = dy, x, self.gamma, self.mean_weights, self.var_weights, mean, var, *running
         gradients: tuple[Any, ...] = switchable_norm_backward(
-            *operands, training=not fixed, eps=self.eps, channel_axis=self.channel_axis, out=out
+            *operands,
+            training=not fixed,
+            eps=self.eps,
+            channel_axis=self.channel_axis,
+            out=out,
+            **kept.chosen._asdict(),
         )
         return gradients
 

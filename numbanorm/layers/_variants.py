@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from numbanorm._arguments import as_array
 from numbanorm._engine_backward import Gradients
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.layers._gradients import Kept
 from numbanorm.layers._tracking import TrackingLayer
 from numbanorm.norms._batch import BatchNormSettings
@@ -74,8 +75,18 @@ class BatchRenorm(TrackingLayer):
         self.d_max = d_max
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x, updating the running statistics in training."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x, updating the running statistics in training; a mask is that of :func:`numbanorm.batch_norm`."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array, keeps = as_array(x), self._keeps()
         self._check_channels(array)
         result = batch_renorm(
@@ -92,17 +103,23 @@ class BatchRenorm(TrackingLayer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
+            **chosen._asdict(),
         )
         if self.training:
             self._count_batch()
-        self._keep(array, out, result[1:3] if keeps else (), fixed=not self.training, also=result[3:] if keeps else ())
+        statistics, also = (result[1:3], result[3:]) if keeps else ((), ())
+        self._keep(array, out, statistics, fixed=not self.training, also=also, chosen=chosen)
         y: Array = result[0] if keeps else result
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, fixed, corrections = kept[:5]
         gradients: Gradients = batch_renorm_backward(
-            dy, x, self.gamma, mean, rstd, *corrections, training=not fixed, channel_axis=self.channel_axis, out=out
+            *(dy, x, self.gamma, mean, rstd, *corrections),
+            training=not fixed,
+            channel_axis=self.channel_axis,
+            out=out,
+            **kept.chosen._asdict(),
         )
         return gradients
 
@@ -161,28 +178,39 @@ class GhostBatchNorm(TrackingLayer):
             raise ValueError(f"virtual_batch_size must be positive, but got {self.virtual_batch_size}")
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x, updating the running statistics in training."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x, updating the running statistics in training; a mask is that of :func:`numbanorm.batch_norm`."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array = as_array(x)
         self._check_channels(array)
-        y, *statistics = self._train(array, out) if self.training else self._evaluate(array, out)
-        self._keep(array, out, statistics, fixed=not self.training)
+        call = self._train if self.training else self._evaluate
+        y, *statistics = call(array, out, chosen)
+        self._keep(array, out, statistics, fixed=not self.training, chosen=chosen)
         return y
 
     def _operands(self, x: Array) -> tuple[Any, ...]:
         return x, self.gamma, self.beta, self.running_mean, self.running_var
 
-    def _train(self, x: Array, out: Array | None) -> tuple[Array, ...]:
+    def _train(self, x: Array, out: Array | None, chosen: MaskArguments) -> tuple[Array, ...]:
         count = self.num_batches_tracked
         assert count is not None
         n = len(virtual_batches(x, channel_axis_of(x, self.channel_axis), self.virtual_batch_size))
         momenta = [1 / (int(count) + 1 + i) if self.momentum is None else self._weight_of_new() for i in range(n)]
         settings = BatchNormSettings(0.0, self.eps, self.channel_axis, self.biased)
-        result = train(settings, self._operands(x), self.virtual_batch_size, momenta, out, self._keeps())
+        result = train(settings, self._operands(x), self.virtual_batch_size, momenta, out, self._keeps(), chosen)
         count += n
         return result
 
-    def _evaluate(self, x: Array, out: Array | None) -> Any:
+    def _evaluate(self, x: Array, out: Array | None, chosen: MaskArguments) -> Any:
         result = ghost_batch_norm(
             *self._operands(x),
             virtual_batch_size=self.virtual_batch_size,
@@ -191,6 +219,7 @@ class GhostBatchNorm(TrackingLayer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=self._keeps(),
+            **chosen._asdict(),
         )
         return result if self._keeps() else (result,)
 
@@ -206,6 +235,7 @@ class GhostBatchNorm(TrackingLayer):
             training=not fixed,
             channel_axis=self.channel_axis,
             out=out,
+            **kept.chosen._asdict(),
         )
         return gradients
 

@@ -195,3 +195,37 @@ def test_gradient_of_unit_length(backend, axis, rng):
     zeros = nn.l2_normalize_backward(dy.astype("f4"), np.zeros(SHAPE, "f4"), axis, eps=0.5)
     np.testing.assert_allclose(zeros, dy / 0.5, rtol=1e-6)
     assert nn.l2_normalize_backward(dy[:0], x[:0]).shape == (0, 3, 6)
+
+
+LAYERS = {
+    "BatchRenorm": (lambda: nn.BatchRenorm(3, dtype="f8"), ()),
+    "GhostBatchNorm": (lambda: nn.GhostBatchNorm(3, 2, dtype="f8"), ()),
+    "SwitchableNorm": (lambda: nn.SwitchableNorm(3, dtype="f8"), ()),
+    "AdaptiveInstanceNorm": (lambda: nn.AdaptiveInstanceNorm(dtype="f8"), (np.arange(12.0).reshape(1, 3, 4),)),
+    "ConditionalInstanceNorm": (lambda: nn.ConditionalInstanceNorm(2, 3, dtype="f8"), ([0, 1, 1, 0],)),
+}
+
+
+@pytest.mark.parametrize(("make", "more"), LAYERS.values(), ids=LAYERS)
+def test_layers(backend, make, more, rng):
+    """Columns that all samples lack might as well not be there, gradients and states included."""
+    x, dy = rng.standard_normal(SHAPE), rng.standard_normal(SHAPE)
+    columns = np.array([True, True, False, True, False, True])
+    masked, small = make(), make()
+    y, expected = (
+        masked(hidden(x, np.broadcast_to(columns, SHAPE)), *more, where=columns),
+        small(x[..., columns], *more),
+    )
+    np.testing.assert_allclose(y[..., columns], expected, rtol=1e-9, atol=1e-9)
+    assert not y[..., ~columns].any()
+    dx, right = masked.backward(dy), small.backward(dy[..., columns].copy())
+    if isinstance(dx, tuple):
+        (dx, *of_style), (right, *expected_of_style) = dx, right
+        np.testing.assert_allclose(of_style, expected_of_style, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(dx[..., columns], right, rtol=1e-8, atol=1e-9)
+    for name, gradient in small.grad.items():
+        np.testing.assert_allclose(masked.grad[name], gradient, rtol=1e-8, atol=1e-9)
+    for name, value in small.state_dict().items():
+        np.testing.assert_allclose(masked.state_dict()[name], value, rtol=1e-12)
+    lengths = masked(x, *more, lengths=[4, 4, 4, 4], length_axis=2, padding="keep")
+    np.testing.assert_array_equal(lengths[..., 4:], x[..., 4:])

@@ -424,3 +424,58 @@ def test_whole_rows(backend, chosen, rng):
     y, _, rstd = nn.rms_norm(hidden(x, mask), gamma, return_stats=True, **chosen)
     assert_normalized(y, np.where(mask, x / np.sqrt(np.square(x, dtype="f8").mean(2, keepdims=True) + 1e-6) * gamma, 0))
     assert np.array_equal(np.isnan(rstd), ~mask[..., :1])
+
+
+@cases
+def test_out_that_lies_otherwise_than_x(case, backend, rng):
+    gamma, beta = operands(case, rng)
+    x = rng.standard_normal(SHAPE).astype("f4")
+    where = rng.random(SHAPE) < 0.6
+    right = case.norm(x, gamma, beta, where=where)
+    orders = [(3, 2, 1, 0), (1, 0, 2, 3), (0, 2, 3, 1), (2, 0, 3, 1)]
+    for source in (x, np.asfortranarray(x)):
+        for order in orders:
+            out = np.full([SHAPE[i] for i in order], np.nan, "f4").transpose(np.argsort(order))
+            y, mean, rstd = case.norm(source, gamma, beta, where=where, out=out, return_stats=True)
+            assert y is out
+            np.testing.assert_allclose(y, right, rtol=2e-5, atol=2e-5)
+            dx = np.full([SHAPE[i] for i in order], np.nan, "f4").transpose(np.argsort(order))
+            case.gradient(x, source, gamma, mean, rstd, where=where, out=dx)
+            expected = case.gradient(x, x, gamma, mean, rstd, where=where)[0]
+            np.testing.assert_allclose(dx, expected, rtol=2e-4, atol=2e-5)
+    y = nn.standardize(
+        np.asfortranarray(x[0, 0]), 0, gamma=np.ones((1, 3), "f4"), where=where[0, 0], out=np.empty((5, 3))
+    )
+    np.testing.assert_allclose(y, nn.standardize(x[0, 0], 0, where=where[0, 0]), rtol=1e-5, atol=1e-5)
+
+
+def test_out_over_the_mask(backend):
+    memory = np.zeros(24, np.uint8)
+    memory[:6] = [1, 0, 1, 1, 1, 0]
+    where = memory[:6].view(bool).reshape(2, 3)
+    x = np.arange(6, dtype="f4").reshape(2, 3)
+    right = nn.layer_norm(x, where=where.copy())
+    np.testing.assert_array_equal(nn.layer_norm(x, where=where, out=memory.view("f4").reshape(2, 3)), right)
+
+
+def test_empty_arrays_are_checked_too(backend):
+    x = np.ones((0, 3), "f4")
+    with pytest.raises(ValueError, match="padding must be one of"):
+        nn.min_max_scale(x, 1, padding="bogus")
+    with pytest.raises(ValueError, match="weights must lie between"):
+        nn.standardize(x, 1, weights=-1.0)
+    mean, var = np.zeros(0), np.ones(0)
+    y = nn.batch_norm(np.zeros((4, 0)), None, None, mean, var, training=True, where=np.ones((4, 1), bool))
+    assert y.shape == (4, 0)
+    assert nn.standardize(np.zeros((3, 0)), 1, gamma=np.ones((1, 0))).shape == (3, 0)
+
+
+@pytest.mark.parametrize("chosen", [{"where": np.ones(3, bool)}, {"lengths": [3, 3]}])
+def test_weights_of_nothing(backend, chosen):
+    x = np.ones((2, 3))
+    for function in (nn.standardize, nn.mean, nn.moments):
+        with pytest.raises(ValueError, match="weights are zero for all elements of a set"):
+            function(x, 1, weights=np.zeros(3), **chosen)
+    # A set without elements has none that weigh nothing.
+    count = nn.moments(x, 1, weights=np.ones(3), where=np.array([[True], [False]])).count
+    assert count.tolist() == [3, 0]
