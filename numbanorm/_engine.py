@@ -9,7 +9,6 @@ every call, and kept short.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from numbanorm._dtypes import compute_dtype
 from numbanorm._errors import check_choice, check_eps
 from numbanorm._norm_plan import NormPlan, norm_plan
 from numbanorm._recurrences import reciprocal_std
-from numbanorm._reduction import moments
+from numbanorm._reduction import statistics
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -240,10 +239,7 @@ def _normalize_in_two(
     want: str,
 ) -> tuple[Array, ...]:
     """Moments, then their application: for the layouts and options without a fused launcher."""
-    flat = (component.reshape(-1) for component in moments(x, reduced, backend=backend))
-    n = prod(plan.statistics)
-    mean, var = place.empty(n, np.float64), place.empty(n, np.float64)
-    backend.finish_moments(*flat, scale.ddof, scale.use_mean, False, mean, var)
+    _, mean, var = statistics(backend, x, reduced, None, scale.ddof, scale.use_mean)
     apply_statistics(backend, place, x, y, plan, mean, var, gamma, beta, scale[:2])
     if not want:
         return ()

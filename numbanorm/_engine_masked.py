@@ -6,7 +6,6 @@ are taken first, then applied to all of x, and what has no part is put right las
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numbanorm._engine import Parameters, Scale
 from numbanorm._layout import Normalization
 from numbanorm._masks import Mask
 from numbanorm._norm_plan import NormPlan, norm_plan
-from numbanorm._reduction import Weights, moments
+from numbanorm._reduction import statistics
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -43,19 +42,9 @@ def normalize(
         return _engine.normalize(backend, x, reduced, parameters, scale, out=out, want=want)
     if backend.name != "cuda" and plan.norm.launcher in ("norm_rows", "norm_groups"):
         return _fused(backend, x, reduced, (features, gamma, beta), plan, scale, mask, out, want)
-    _, mean, var = statistics(backend, x, reduced, scale, mask.weights(_arrays.place_of(x)))
+    weights = mask.weights(_arrays.place_of(x))
+    _, mean, var = statistics(backend, x, reduced, weights, scale.ddof, scale.use_mean)
     return apply(backend, x, mean, var, reduced, parameters, scale, mask, out=out, want=want)
-
-
-def statistics(backend: Any, x: Array, reduced: Axes, scale: Scale, weights: Weights) -> tuple[Array, Array, Array]:
-    """Count, mean and ``m2 / (count - ddof)``, weighted: float64 of the kept axes' shape."""
-    place = _arrays.place_of(x)
-    data = moments(x, reduced, weights, backend)
-    kept = data.shape[1:]
-    mean, var = place.empty(prod(kept), np.float64), place.empty(prod(kept), np.float64)
-    components = (component.reshape(-1) for component in data)
-    backend.finish_moments(*components, scale.ddof, scale.use_mean, False, mean, var)
-    return data[0, ...], mean.reshape(kept), var.reshape(kept)
 
 
 def _fused(

@@ -79,7 +79,7 @@ class Lengths(NamedTuple):
         return _on_lines(taken, shape, order, tail)
 
     def in_order(self, order: Axes, flipped: Axes = ()) -> Lengths | None:
-        """Those of x with its axes in this order, some turned round; None if what was first is last then."""
+        """Those of x with its axes in this order, some turned round; None if padding comes first then."""
         if self.length_axis in flipped:
             return None
         values = self.values[::-1] if self.sample_axis in flipped else self.values
@@ -177,9 +177,7 @@ class Mask:
     def transposed(self, order: Axes) -> Mask:
         """Of x with its axes in this order."""
         where = None if self.where is None else self.where.transpose(order)
-        lengths = self.lengths
-        if lengths is not None:
-            lengths = Lengths(lengths.values, *(order.index(axis) for axis in lengths[1:]))
+        lengths = None if self.lengths is None else self.lengths.in_order(order)
         return Mask(where, lengths, tuple(self.shape[axis] for axis in order), self.keep)
 
     def boolean_at(self, place: Any) -> Array:
@@ -192,7 +190,7 @@ class Mask:
         return np.broadcast_to(inside, self.shape)  # type: ignore[arg-type]
 
     def weights(self, place: Any) -> Array | Lengths:
-        """As :func:`numbanorm._reduction.moments` takes it."""
+        """As :func:`numbanorm._reduction.moments` takes it: which elements count there."""
         return self.lengths if self.where is None and self.lengths is not None else self.boolean_at(place)
 
     def taken(self, order: Axes, view: Axes, width: int) -> Array:
@@ -217,3 +215,8 @@ class Mask:
             return None
         first = self.where[tuple(slice(1) if axis in tail else slice(None) for axis in range(self.where.ndim))]
         return _on_lines(first * np.int64(width), self.shape, order, tail)
+
+
+def weights_of(mask: Mask | None, place: Any) -> Array | Lengths | None:
+    """Those of a mask, or None where there is none."""
+    return None if mask is None else mask.weights(place)

@@ -58,6 +58,26 @@ def moments(x: Array, axes: Axes, weights: Weights = None, backend: Any = None) 
     return out
 
 
+def finished(backend: Any, data: Array, ddof: float = 0, use_mean: bool = True) -> tuple[Array, Array]:
+    """Mean and ``m2 / (count - ddof)`` of moments (3, ...), in the shape of each."""
+    place = _arrays.place_of(data)
+    shape, flat = data.shape[1:], data.reshape(3, -1)
+    mean, var = (place.empty(flat.shape[1], np.dtype(np.float64)) for _ in range(2))
+    if flat.shape[1]:
+        backend.finish_moments(flat[0], flat[1], flat[2], ddof, use_mean, False, mean, var)
+    return mean.reshape(shape), var.reshape(shape)
+
+
+def statistics(
+    backend: Any, x: Array, axes: Axes, weights: Weights = None, ddof: float = 0, use_mean: bool = True
+) -> tuple[Array, Array, Array]:
+    """Count, mean and variance of x over `axes`: float64 of the kept axes' shape; zeros of an empty x."""
+    data = moments(x, axes, weights, backend)
+    if x.size == 0:
+        return data[0, ...], data[1, ...], data[2, ...]
+    return data[0, ...], *finished(backend, data, ddof, use_mean)
+
+
 def _in_storage_order(x: Array, lay: _layout.Storage) -> Array:
     view = x if lay.c_order else x.transpose(lay.order)
     if lay.flipped:

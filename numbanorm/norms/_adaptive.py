@@ -15,8 +15,8 @@ from numbanorm._errors import ShapeError
 from numbanorm._guests import as_host, everywhere
 from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
+from numbanorm._reduction import statistics
 from numbanorm.norms._checks import channel_axis_of, checked_input, normalized, sample_axis_of, spatial_axes
-from numbanorm.norms._moments import mean_and_var
 
 Array = NDArray[Any]
 
@@ -112,7 +112,7 @@ def checked_style(style: Any, content: Array, axis: int) -> Array:
 def style_parameters(backend: Any, style: Array, content: Array, axis: int, eps: float) -> Parameters:
     """Standard deviation and mean of a style as the content's parameters, for each sample and channel."""
     place = place_of(style)
-    _, mean, var = mean_and_var(backend, style, spatial_axes(style, axis))
+    _, mean, var = statistics(backend, style, spatial_axes(style, axis))
     std = place.evaluate(lambda v: np.reciprocal(reciprocal_std(v, eps, False)), var)
     return per_sample(axis), *(place.dense(np.broadcast_to(p, content_sets(content, axis))) for p in (std, mean))
 

@@ -14,6 +14,7 @@ from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
 from numbanorm._masks import EVERYTHING, Mask, MaskArguments
+from numbanorm._reduction import statistics
 from numbanorm.norms._checks import (
     applied,
     channel_axis_of,
@@ -199,7 +200,7 @@ class BatchNormSettings(NamedTuple):
         out: Any,
         want: str,
     ) -> tuple[Array, ...]:
-        count, mean, var = _engine_masked.statistics(backend, x, reduced, scale, mask.weights(place_of(x)))
+        count, mean, var = statistics(backend, x, reduced, mask.weights(place_of(x)))
         given = mean, var, reduced, parameters, scale, mask
         result = _engine_masked.apply(backend, x, *given, out=out, want=want)
         update_masked(backend, count, mean, var, self.biased, self.momentum, *running)

@@ -13,7 +13,7 @@ from numbanorm._arrays import place_of
 from numbanorm._engine import checked_scale
 from numbanorm._guests import everywhere
 from numbanorm._masks import EVERYTHING, MaskArguments
-from numbanorm._reduction import moments
+from numbanorm._reduction import statistics
 from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, normalized, spatial_axes
 from numbanorm.norms._running import update_masked
@@ -121,20 +121,13 @@ def tracked_instance_norm(
     scale = checked_scale("instance_norm", settings.eps)
     mask = chosen.of(array, 1)
     if mask is not None:
-        count, means, variances = _engine_masked.statistics(
-            backend, array, reduced, scale, mask.weights(place_of(array))
-        )
+        count, means, variances = statistics(backend, array, reduced, mask.weights(place_of(array)))
         given = means, variances, reduced, parameters, scale, mask
         result = _engine_masked.apply(backend, array, *given, out=out, want=want)
         update_masked(backend, count, means, variances, settings.biased, settings.momentum, running_mean, running_var)
         return result
-    place, kept = place_of(array), array.shape[:2]
-    dtype = np.dtype(np.float64)
-    mean, var = place.empty(prod(kept), dtype), place.empty(prod(kept), dtype)
-    if array.size:
-        flat = (component.reshape(-1) for component in moments(array, reduced, backend=backend))
-        backend.finish_moments(*flat, 0, True, False, mean, var)
-    shaped = mean.reshape(kept), var.reshape(kept)
+    place, kept, dtype = place_of(array), array.shape[:2], np.dtype(np.float64)
+    shaped = statistics(backend, array, reduced)[1:]
     result = _engine.apply(backend, array, *shaped, reduced, parameters, scale, out=out, want=want)
     if array.size:
         new = place.empty(kept[1], dtype), place.empty(kept[1], dtype)

@@ -14,8 +14,9 @@ from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
-from numbanorm._masks import MaskArguments
+from numbanorm._masks import MaskArguments, weights_of
 from numbanorm._recurrences import reciprocal_std
+from numbanorm._reduction import statistics
 from numbanorm.norms._checks import (
     applied,
     channel_axis_of,
@@ -24,7 +25,6 @@ from numbanorm.norms._checks import (
     delivered,
     other_axes,
 )
-from numbanorm.norms._moments import mean_and_var
 from numbanorm.norms._running import update_masked, update_running
 
 Array = NDArray[Any]
@@ -136,7 +136,7 @@ def batch_renorm(
         return delivered((*result, *_corrections(array, axis, None)), return_stats)
     if prod([array.shape[i] for i in reduced]) == 1:
         raise degenerate_batch(array.shape)
-    count, mean, var = mean_and_var(backend, array, reduced, mask)
+    count, mean, var = statistics(backend, array, reduced, weights_of(mask, place_of(array)))
     renorm = Renorm(float(eps), float(r_max), float(d_max))
     place = place_of(array)
     r, d = (place.evaluate(f, mean, var, running, spread) for f in (renorm.r, renorm.d))

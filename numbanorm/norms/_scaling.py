@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine, _engine_masked
+from numbanorm import _engine
 from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes, canonicalize_axis
 from numbanorm._dtypes import compute_dtype, norm_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._guests import everywhere
-from numbanorm._masks import Mask, MaskArguments
+from numbanorm._masks import Mask, MaskArguments, weights_of
+from numbanorm._reduction import statistics
 from numbanorm.norms._checks import applied, channel_parameters, checked_input, other_axes
-from numbanorm.norms._moments import mean_and_var
 
 Array = NDArray[Any]
 
@@ -72,7 +72,7 @@ def z_score(
     norm_dtype(array.dtype)
     axes = canonicalize_axes(axis, array.ndim)
     mask = MaskArguments(where, lengths, length_axis, padding).of(array)
-    count, mean, var = mean_and_var(backend, array, axes, mask)
+    count, mean, var = statistics(backend, array, axes, weights_of(mask, place_of(array)))
 
     def divisor(n: Array, v: Array) -> Array:
         unbiased = v * n / np.where(n > ddof, n - ddof, np.nan)
@@ -218,9 +218,7 @@ def l2_normalize(
     mask = MaskArguments(where, lengths, length_axis, padding).of(array)
     place = place_of(array)
     if mask is not None and array.size:
-        count, mean, squares = _engine_masked.statistics(
-            backend, array, axes, Scale(0.0, use_mean=False), mask.weights(place)
-        )
+        count, mean, squares = statistics(backend, array, axes, mask.weights(place), use_mean=False)
         total = place.evaluate(np.multiply, count, squares)
         return applied(backend, array, mean, total, axes, ((), None, None), Scale(float(eps) ** 2), mask, out)[0]
     n = max(prod(array.shape[i] for i in axes), 1)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine_masked
 from numbanorm._arguments import as_parameter
 from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
@@ -15,6 +14,7 @@ from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import ShapeError
 from numbanorm._guests import everywhere
 from numbanorm._masks import Mask, MaskArguments
+from numbanorm._reduction import statistics
 from numbanorm._selection import Selection
 from numbanorm.norms._checks import applied, checked_input, normalized
 
@@ -109,7 +109,7 @@ def weighted_statistics(
     place = place_of(x)
     selection = Selection(None if mask is None else mask.boolean_at(place), weights)
     taken: Any = selection.resolved(x)
-    count, mean, var = _engine_masked.statistics(backend, x, axes, scale, taken)
+    count, mean, var = statistics(backend, x, axes, taken, scale.ddof)
     selection.check(x, axes, count, mean)
     return mean, var, taken
 

@@ -13,7 +13,7 @@ from numbanorm._arrays import place_of
 from numbanorm._engine import checked_scale
 from numbanorm._errors import ShapeError
 from numbanorm._guests import everywhere
-from numbanorm._masks import MaskArguments
+from numbanorm._masks import MaskArguments, weights_of
 from numbanorm.norms._checks import (
     applied,
     channel_axis_of,
@@ -22,7 +22,6 @@ from numbanorm.norms._checks import (
     delivered,
     spatial_axes,
 )
-from numbanorm.norms._moments import finished
 from numbanorm.norms._running import update_masked, update_running
 
 Array = NDArray[Any]
@@ -120,7 +119,7 @@ def switchable_norm(
     reduced = spatial_axes(array, axis)
     place = place_of(array)
     mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
-    data = _reduction.moments(array, reduced, None if mask is None else mask.weights(place), backend)
+    data = _reduction.moments(array, reduced, weights_of(mask, place), backend)
     levels = Levels.of(backend, data, axis, running if not training else None, mask is not None)
     if array.size == 0:
         y = _engine.normalize(backend, array, reduced, parameters, scale, out=out)[0]
@@ -187,7 +186,7 @@ class Levels(NamedTuple):
 
 def _of_sets(backend: Any, data: Array, masked: bool) -> tuple[Array, Array]:
     """Mean and variance; with `masked` zeros instead of the NaN of empty sets."""
-    mean, var = finished(backend, data)
+    mean, var = _reduction.finished(backend, data)
     if not masked:
         return mean, var
     place = place_of(data)

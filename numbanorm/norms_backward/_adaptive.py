@@ -15,6 +15,7 @@ from numbanorm._engine_backward import Gradients, Sets, normalize_backward
 from numbanorm._guests import everywhere
 from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
+from numbanorm._reduction import statistics
 from numbanorm.norms._adaptive import (
     checked_labels,
     checked_style,
@@ -24,7 +25,6 @@ from numbanorm.norms._adaptive import (
     rows_of,
 )
 from numbanorm.norms._checks import channel_axis_of, sample_axis_of, spatial_axes
-from numbanorm.norms._moments import mean_and_var
 from numbanorm.norms_backward._checks import checked_gradient, checked_statistic, count_of
 
 Array = NDArray[Any]
@@ -97,7 +97,7 @@ def adaptive_instance_norm_backward(
     reduced = spatial_axes(array, axis)
     mean, rstd = (checked_statistic(n, s, array.shape, reduced) for n, s in (("mean", mean), ("rstd", rstd)))
     place = place_of(given)
-    _, style_mean, style_var = mean_and_var(backend, given, spatial_axes(given, axis))
+    _, style_mean, style_var = statistics(backend, given, spatial_axes(given, axis))
     std = place.evaluate(lambda v: np.reciprocal(reciprocal_std(v, eps, False)), style_var)
     gamma = place.dense(np.broadcast_to(std, content_sets(array, axis)))
     mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)

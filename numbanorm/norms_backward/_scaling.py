@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm import _engine_masked
 from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._dtypes import compute_dtype
 from numbanorm._engine import Scale, checked_scale
 from numbanorm._engine_backward import Sets, normalize_backward, weighted_backward
 from numbanorm._guests import everywhere
-from numbanorm._masks import MaskArguments
-from numbanorm.norms._checks import other_axes, shape_over
+from numbanorm._masks import MaskArguments, weights_of
+from numbanorm._reduction import statistics
+from numbanorm.norms._checks import other_axes
 from numbanorm.norms_backward._checks import checked_gradient, count_of
 
 Array = NDArray[Any]
@@ -77,10 +77,7 @@ def l2_normalize_backward(
     mask = MaskArguments(where, lengths, length_axis, padding).of(array)
     place, scale = place_of(array), Scale(0.0, use_mean=False)
     kept = other_axes(array.ndim, *axes)
-    operands = backend, array, axes, scale, None if mask is None else mask.weights(place)
-    count, zero, squares = (
-        _engine_masked.statistics(*operands) if array.size else [place.zeros(shape_over(array.shape, kept))] * 3
-    )
+    count, zero, squares = statistics(backend, array, axes, weights_of(mask, place), use_mean=False)
     rstd = place.evaluate(lambda n, s: 1 / np.sqrt(s + eps**2 / np.maximum(n, 1)), count, squares)
     # An RMS norm by another factor: its mean square is the sum over n.
     if mask is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,11 @@ from numpy.typing import NDArray
 
 from numbanorm._arrays import place_of
 from numbanorm._axes import Axis, canonicalize_axes
-from numbanorm._engine import Scale, checked_scale, saved
+from numbanorm._engine import checked_scale, saved
 from numbanorm._engine_backward import Gradients, Sets, normalize_backward, weighted_backward
 from numbanorm._guests import everywhere
-from numbanorm._masks import Mask, MaskArguments
-from numbanorm._reduction import moments
+from numbanorm._masks import MaskArguments, weights_of
+from numbanorm._reduction import statistics
 from numbanorm.norms._standardize import _broadcast_parameters, weighted_statistics
 from numbanorm.norms_backward._checks import checked_gradient, checked_statistic
 
@@ -99,7 +98,9 @@ def standardize_backward(
         if mean is None or rstd is None:
             mean, rstd = saved(array, own_mean, own_var, scale)
     elif mean is None or rstd is None:
-        mean, rstd = _statistics(backend, array, axes, scale, mask)
+        place = place_of(array)
+        _, own_mean, own_var = statistics(backend, array, axes, weights_of(mask, place), scale.ddof)
+        mean, rstd = saved(array, own_mean, own_var, scale)
     mean, rstd = (checked_statistic(n, s, array.shape, axes) for n, s in (("mean", mean), ("rstd", rstd)))
     has = compact is not None
     sets = Sets(axes, features, dgamma=has, dbeta=has, mask=mask)
@@ -110,16 +111,3 @@ def standardize_backward(
     shape = np.shape(gamma) if has else ()
     dgamma, dbeta = (None if g is None else g.reshape(shape) for g in rest)
     return dx, dgamma, dbeta
-
-
-def _statistics(backend: Any, x: Array, axes: tuple[int, ...], scale: Scale, mask: Mask | None) -> tuple[Array, Array]:
-    """mean and rstd of x over `axes`, with x's rank."""
-    place = place_of(x)
-    shape = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
-    dtype = np.dtype(np.float64)
-    mean, var = place.zeros(prod(shape), dtype), place.zeros(prod(shape), dtype)
-    if x.size:
-        weights = None if mask is None else mask.weights(place)
-        flat = (component.reshape(-1) for component in moments(x, axes, weights, backend))
-        backend.finish_moments(*flat, scale.ddof, scale.use_mean, False, mean, var)
-    return saved(x, mean.reshape(shape), var.reshape(shape), scale)
