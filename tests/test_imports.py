@@ -60,7 +60,7 @@ def test_a_first_call_from_an_empty_cache_is_quick(call, tmp_path, monkeypatch):
         monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / str(trial)))
         return float(run(code))
 
-    assert any(seconds(trial) < 4 for trial in range(5))
+    assert any(seconds(trial) < 4 for trial in range(10))
 
 
 def test_public_names():

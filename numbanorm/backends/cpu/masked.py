@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu import _masked_kernels as kernels
 from numbanorm.backends.cpu._elements import flat_input, flat_output
 from numbanorm.backends.cpu._launch import (
+    BLOCK,
     SHORT_SEGMENT,
     TILE,
     WIDE,
@@ -24,9 +25,13 @@ from numbanorm.backends.cpu._launch import (
     rows_at_once,
 )
 from numbanorm.backends.cpu._masked_rows import whole_rows_kernel
+from numbanorm.backends.cpu._masked_short import masked_short_kernel
 from numbanorm.backends.cpu._stream import goes_past_caches
 from numbanorm.backends.cpu.moments import combine_moments
 from numbanorm.backends.cpu.normalize import Scale, finished, same_length
+
+#: Elements of a set up to which a batch at a time is faster, though that is not written past the caches.
+SHORT_SET = 1 << 9
 
 Array = NDArray[Any]
 Taken = tuple[Array | None, Array | None]
@@ -117,6 +122,12 @@ def _norm(
         mu, var = (np.repeat(statistic, n_lines) for statistic in statistics)
         _affine_lines(x, taken, length, mu, var, scale[:2], gamma, beta, by_column, keep, y)
         return
+    past_caches = goes_past_caches(x, y, length)
+    if taken.dtype == np.bool_ and n_lines * length <= (SHORT_SET if past_caches else BLOCK):
+        cut = n_lines, length, rows_at_once(n_lines * length)
+        operands = flat_input(x), flat_input(taken), cut, flat_input(gamma), flat_input(beta), by_column, scale
+        masked_short_kernel(n_parts(n_sets, x.size), *operands, float(ddof), keep, flat_output(y), mean, rstd)
+        return
     kernels.masked_norm_kernel(
         n_parts(n_sets, x.size),
         flat_input(x),
@@ -129,7 +140,7 @@ def _norm(
         float(ddof),
         keep,
         flat_output(y),
-        goes_past_caches(x, y, length),
+        past_caches,
         mean,
         rstd,
     )

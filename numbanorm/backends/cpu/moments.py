@@ -128,6 +128,10 @@ def combine_moments(count: Array, mean: Array, m2: Array, out_count: Array, out_
     _combine_moments_kernel(parts, *inputs, count.shape, *outputs)
 
 
+#: Sets whose moments NumPy finishes a few microseconds later than a kernel that would have to be compiled first.
+FEW_SETS = 1 << 12
+
+
 @spliced
 def finish(k, count, mu, m2, ddof, use_mean, root, out_mean, out_var):
     """Mean and variance (or its root) of moments to element k of the outputs that have elements."""
@@ -158,7 +162,8 @@ def finish_moments(
     out_var: Array,
 ) -> None:
     """Mean and ``m2 / (count - ddof)`` of moments, or its square root, in the outputs' dtypes."""
-    if out_var.itemsize == 2 or out_mean.itemsize == 2:  # rounded once, which the kernel cannot
+    rounds = out_var.itemsize == 2 or out_mean.itemsize == 2  # once, which the kernel cannot
+    if rounds or count.size < FEW_SETS:
         reference.finish_moments(count, mean, m2, ddof, use_mean, root, out_mean, out_var)
         return
     inputs = (flat_input(a) for a in (count, mean, m2))
