@@ -21,6 +21,8 @@ from numbanorm.backends.cpu import (
     _masked_elements,
     _masked_kernels,
     _masked_kernels_backward,
+    _masked_rows,
+    _masked_short,
     _masked_sums_backward,
     _sums,
     _sums_backward,
@@ -32,7 +34,16 @@ from numbanorm.backends.cpu import (
 
 pytestmark = pytest.mark.compiled
 
-MODULES = (moments, affine, _kernels, _kernels_backward, _masked_kernels, _masked_kernels_backward)
+MODULES = (
+    moments,
+    affine,
+    _kernels,
+    _kernels_backward,
+    _masked_kernels,
+    _masked_rows,
+    _masked_short,
+    _masked_kernels_backward,
+)
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
 LOOPS = (
@@ -50,6 +61,8 @@ LOOPS = (
     _write_backward.write_row_gradients,
     _write_backward.write_column_gradients,
     _masked_elements.count_true,
+    _masked_short._short_moments,
+    _masked_short._write_short,
     _masked_sums_backward.copy_taken,
     _masked_sums_backward.standardize_taken,
     _masked_sums_backward.standardize_taken_columns,
@@ -92,6 +105,7 @@ def results(rng):
     yield nn.instance_norm(image, gamma)
     yield nn.group_norm(image, 7, gamma)
     yield nn.standardize(tall.reshape(-1))
+    yield from masked_results(image, rows)
     yield from gradients(nn.layer_norm, nn.layer_norm_backward, rows, rows[0])
     yield from gradients(nn.layer_norm, nn.layer_norm_backward, tall.reshape(2, -1), tall.reshape(-1)[: tall.size // 2])
     yield from gradients(nn.instance_norm, nn.instance_norm_backward, image, gamma)
@@ -101,6 +115,17 @@ def results(rng):
     yield from nn.group_norm_backward(image[::-1], image, 2, gamma, mean, rstd)
     yield from nn.batch_norm_backward(tall[::-1], tall, gamma[:5], gamma[:5], gamma[:5], training=False)
     yield nn.standardize_backward(tall[::-1], tall)[0]
+
+
+def masked_results(image, rows):
+    lengths = np.arange(len(image)) % 16
+    for chosen in ({"where": image > 100}, {"lengths": lengths, "length_axis": 2}):
+        yield nn.batch_norm(image, training=True, **chosen)
+        yield nn.instance_norm(image, **chosen)
+        yield nn.layer_norm(image, axis=(1, 2, 3), **chosen)
+    for chosen in ({"where": rows > 0}, {"lengths": np.arange(len(rows)), "length_axis": 1}):
+        _, mean, rstd = nn.layer_norm(rows, return_stats=True, **chosen)
+        yield from nn.layer_norm_backward(rows[::-1], rows, rows[0], mean, rstd, **chosen)
 
 
 def gradients(forward, backward, x, gamma, **options):
@@ -319,6 +344,9 @@ MEMORY = """
     for array in one[:3]:
         array.flags.writeable = False
     moments._combine_moments_kernel(2, *one[:3], (1, 1, 1), *one[3:])
+    moments.FEW_SETS = 0
+    for dtype in ("f4", "f8"):
+        moments.finish_moments(*one[:3], 0, True, False, *np.ones((2, 1), dtype))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for axis in {axes}:
         nn.mean_var(x, axis=axis)
