@@ -132,6 +132,8 @@ class MaskArguments(NamedTuple):
         where, lengths, length_axis, padding = self
         if padding != "zero":
             check_choice("padding", padding, PADDINGS)
+        if where is None and lengths is None and length_axis is None:
+            return None
         if lengths is None and length_axis is not None:
             raise ValueError("length_axis says where lengths count, but lengths are None")
         taken = as_mask(where, x.shape)

@@ -30,6 +30,11 @@ def checked_input(x: Any, out: Any, **operands: Any) -> tuple[Array, Any]:
     return array, backend
 
 
+def delivered(result: tuple[Array, ...], return_stats: bool) -> Any:
+    """What the caller asked for of a result."""
+    return result if return_stats else result[0]
+
+
 def normalized(
     backend: Any,
     x: Array,
@@ -46,7 +51,7 @@ def normalized(
         result = _engine.normalize(backend, x, reduced, parameters, scale, out=out, want=want)
     else:
         result = _engine_masked.normalize(backend, x, reduced, parameters, scale, mask, out=out, want=want)
-    return result if return_stats else result[0]
+    return delivered(result, return_stats)
 
 
 def applied(
@@ -65,11 +70,6 @@ def applied(
     if mask is None:
         return _engine.apply(backend, x, mean, var, reduced, parameters, scale, out=out, want=want)
     return _engine_masked.apply(backend, x, mean, var, reduced, parameters, scale, mask, out=out, want=want)
-
-
-def delivered(result: tuple[Array, ...], return_stats: bool) -> Any:
-    """What the caller asked for of a result."""
-    return result if return_stats else result[0]
 
 
 def channel_parameters(gamma: Any, beta: Any, channels: int, axis: int) -> Parameters:

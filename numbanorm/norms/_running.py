@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,9 +68,5 @@ def update_masked(
     backend.update_running(*new, 1.0, momentum, *updated)
     for array, after, least in zip(given, updated, (0, fewest), strict=True):
         if array is not None:
-            place.copy(array, place.evaluate(_where_some(least), count, after, array))
-
-
-def _where_some(least: int) -> Callable[[Array, Array, Array], Array]:
-    """A function that takes new values of channels of which a set has more than `least` numbers."""
-    return lambda count, new, old: np.where((count > least).any(0), new, old)
+            has = place.evaluate(lambda n, k=least: (n > k).any(0), count)
+            place.copy(array, place.evaluate(np.where, has, after, array))

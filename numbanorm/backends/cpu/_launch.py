@@ -52,9 +52,6 @@ BRIDGE_BYTES = 12 << 10
 #: Segments shorter than this are treated as columns.
 SHORT_SEGMENT = 32
 
-#: Cache lines of padding that are read along, because a jump in memory takes as long.
-SHORT_PADDING = 192
-
 
 @lru_cache(maxsize=1024)
 def n_parts(n_units: int, n_elements: int) -> int:

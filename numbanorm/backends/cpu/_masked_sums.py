@@ -6,12 +6,10 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from numbanorm.backends.cpu._elements import load
+from numbanorm.backends.cpu._elements import bridge, load
 from numbanorm.backends.cpu._jit import exact, inner, spliced
-from numbanorm.backends.cpu._lanes import elements_of_line
-from numbanorm.backends.cpu._launch import SHORT_PADDING
+from numbanorm.backends.cpu._launch import BRIDGE_BYTES
 from numbanorm.backends.cpu._row_sums import row_moments
-from numbanorm.backends.cpu._stream_masked import prefetch
 from numbanorm.backends.cpu._sums import segment_moments, weighted_segment_moments, welford_combine
 from numbanorm.backends.cpu._write import finish
 
@@ -37,7 +35,7 @@ def n_first(lengths, line, lower, size):
 @spliced
 def is_short(x, n):
     """Whether n elements of padding are read along where x comes from memory, as jumping would take longer."""
-    return n // elements_of_line(x) < SHORT_PADDING
+    return n * x.itemsize < BRIDGE_BYTES
 
 
 @spliced
@@ -63,9 +61,8 @@ def set_moments(x, mask, lengths, line, n_lines, length, past_caches, like, scra
         for k in range(line, line + n_lines):
             n = n_first(lengths, k, 0, length)
             row_moments(x, k * length, 1, n, like, scratch)
-            if past_caches and is_short(x, length - n):
-                for i in range(n, length, elements_of_line(x)):
-                    prefetch(x, k * length + i)
+            if past_caches:
+                bridge(x, k * length + n, (k + 1) * length)
             moments = welford_combine(*moments, np.float64(n), scratch[0, 0], scratch[1, 0])
     return moments
 

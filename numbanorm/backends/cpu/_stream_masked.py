@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from numbanorm.backends.cpu import _lanes
@@ -90,25 +87,3 @@ def write_flags(flags, i, n):
 @overload(write_flags)
 def _jit_write_flags(flags, i, n):
     return lambda flags, i, n: _write_flags(flags, i, n)
-
-
-@intrinsic
-def _prefetch(typingctx, x, i):
-    def codegen(context, builder, signature, arguments):
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        source = _lanes.address(context, builder, signature, arguments, 0, arguments[1])
-        builder.call(function, [builder.bitcast(source, byte), number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp), codegen
-
-
-def prefetch(x: Any, i: int) -> None:
-    """Begin to read the cache line of x[i]."""
-
-
-@overload(prefetch)
-def _jit_prefetch(x, i):
-    return lambda x, i: _prefetch(x, i)

@@ -21,7 +21,7 @@ from numbanorm.backends.cpu._masked_two_visits import (
     write_segments,
 )
 from numbanorm.backends.cpu._segments_backward import Scale, compute_of, operands_of, streams
-from numbanorm.backends.cpu.normalize_backward import FEWEST_ROWS, LONGEST_ROW
+from numbanorm.backends.cpu.normalize_backward import FEWEST_ROWS, LONGEST_ROW, merge_columns, merge_segments
 
 Array = NDArray[Any]
 
@@ -69,10 +69,7 @@ def masked_rows_backward(
         output = flat_output(dx), streams(dy, x, dx, n_cols)
         kernels.rows_kernel(parts, *inputs, *statistics, *output, sums.reshape(-1))
     if wanted:
-        merged = sums.sum(0)
-        for out, of_tile in ((dgamma, merged[:, 0]), (dbeta, merged[:, 1])):
-            if out.size:
-                out[...] = of_tile.reshape(-1)[:n_cols]
+        merge_columns(sums, dgamma, dbeta)
 
 
 def _rows_in_two(
@@ -132,9 +129,7 @@ def masked_groups_backward(
         statistics = flat_input(gamma), flat_input(mean), flat_input(rstd), scale
         output = flat_output(dx), streams(dy, x, dx, n_inner), sums
         kernels.groups_kernel(n_parts(n_rows, x.size), *inputs, *statistics, *output)
-    for out, of_segment in zip((dgamma, dbeta), sums, strict=False):
-        if out.size:
-            out[...] = of_segment.reshape(-1, out.size).sum(0)
+    merge_segments(sums, dgamma, dbeta)
 
 
 def _groups_in_two(

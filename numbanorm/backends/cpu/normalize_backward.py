@@ -94,10 +94,22 @@ def norm_rows_backward(
         sums.reshape(-1),
     )
     if wanted:
-        merged = sums.sum(0) if parts > 1 else sums[0]
-        for out, of_tile in ((dgamma, merged[:, 0]), (dbeta, merged[:, 1])):
-            if out.size:
-                out[...] = of_tile.reshape(-1)[:n_cols]
+        merge_columns(sums, dgamma, dbeta)
+
+
+def merge_columns(sums: Array, dgamma: Array, dbeta: Array) -> None:
+    """dgamma and dbeta, as far as wanted, from the sums (part, tile, 2, TILE) of both, part by part in order."""
+    merged = sums.sum(0)
+    for k, out in enumerate((dgamma, dbeta)):
+        if out.size:
+            out[...] = merged[:, k].reshape(-1)[: out.size]
+
+
+def merge_segments(sums: Array, dgamma: Array, dbeta: Array) -> None:
+    """The same from sums (2, segments), whose parameters are cyclic; nothing from nothing."""
+    for out, of_segment in zip((dgamma, dbeta), sums, strict=False):
+        if out.size:
+            out[...] = of_segment.reshape(-1, out.size).sum(0)
 
 
 def _rows_in_two(
@@ -177,9 +189,7 @@ def norm_groups_backward(
             streams(dy, x, dx, n_inner),
             sums,
         )
-    for out, of_segment in zip((dgamma, dbeta), sums, strict=False):
-        if out.size:
-            out[...] = of_segment.reshape(-1, out.size).sum(0)
+    merge_segments(sums, dgamma, dbeta)
 
 
 def _groups_in_two(dy: Array, x: Array, gamma: Array, mean: Array, rstd: Array, scale: Scale, dx: Array) -> Array:
