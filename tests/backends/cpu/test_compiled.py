@@ -289,6 +289,7 @@ def test_main_loops_use_vector_registers():
     nn.var(np.ones((300, 300), np.float32), axis=0)
     nn.layer_norm(np.ones((2, 3, 4), np.float32), axis=1)
     x, per_row, per_column = np.ones((2, 3), np.float32), np.ones(2), np.ones(3)
+    nn.layer_norm(x, where=x > 0)
     nn.layer_norm_backward(x, x, per_column, per_row, per_row)
     nn.layer_norm_backward(x, x, None, per_row, per_row)
     nn.batch_norm_backward(x, x, per_column, per_column, per_column, training=True)
@@ -301,6 +302,7 @@ def test_main_loops_use_vector_registers():
         _kernels_backward.groups_kernel,
         _kernels_backward.column_sums_kernel,
         _kernels_backward.column_gradients_kernel,
+        _masked_short.masked_short_kernel,
         _masked_kernels_backward.rows_kernel,
         _masked_kernels_backward.groups_kernel,
         _masked_kernels_backward.column_sums_kernel,
