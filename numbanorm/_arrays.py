@@ -5,8 +5,8 @@ Shapes, views and indexing they spell alike; what they spell differently, or wha
 the device, is asked of the place where they live: :class:`Host` or :class:`Device`, by
 the same method names. Arrays of other kinds become CuPy's at the door (``_guests.py``).
 
-Nothing here launches a kernel on the way of a norm whose operands are dense and of the
-right dtype: only :meth:`Device.empty` is called, which takes memory from CuPy's pool.
+Nothing here launches a kernel on the way of a norm of dense operands of the right dtype:
+only :meth:`Device.empty` is called, which takes memory from CuPy's pool.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _pool
+from numbanorm._recorder import evaluated
 
 Array = NDArray[Any]
 Shape = int | tuple[int, ...] | list[int]
 
 #: kDLCUDA, as in dlpack.h.
 _DLPACK_CUDA = 2
-
 
 #: Types whose arrays are always (or never) on a device, as far as they were met: asking takes longer.
 _ALWAYS: dict[type, bool] = {np.ndarray: False}
@@ -108,8 +108,9 @@ class Host:
     @staticmethod
     def dense(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """The same numbers in C order, aligned, in native byte order; a copy only if they are not."""
-        array = np.asarray(array, dtype or array.dtype.newbyteorder("="), order="C")
-        return array if array.flags.aligned else array.copy()
+        dense = np.asarray(array, dtype or array.dtype.newbyteorder("="), order="C")
+        evaluated(np.asarray, (array, dense.dtype), dense)
+        return dense if dense.flags.aligned else dense.copy()
 
     @staticmethod
     def duplicate(array: Array) -> Array:
@@ -125,7 +126,9 @@ class Host:
     def evaluate(function: Callable[..., Any], *arrays: Array) -> Array:
         """A function written with NumPy's, with inf and NaN as compiled code gives them: without a warning."""
         with np.errstate(all="ignore"):
-            return np.asarray(function(*arrays))
+            result = np.asarray(function(*arrays))
+        evaluated(HOST.evaluate, (function, *arrays), result)
+        return result
 
     @staticmethod
     def result(array: Array) -> Any:
@@ -183,17 +186,15 @@ class Device:
     def constant(self, value: float, dtype: np.dtype[Any]) -> Array:
         """An array of one element, made once for each device."""
         key = (self.current(), value, dtype)
-        constant = self._kept.get(key)
-        if constant is None:
-            constant = self._kept[key] = self.from_host(np.full(1, value, dtype))
-        return constant
+        if key not in self._kept:
+            self._kept[key] = self.from_host(np.full(1, value, dtype))
+        return self._kept[key]
 
     def nothing(self, dtype: np.dtype[Any]) -> Array:
         """An array of length 0: an output that is not wanted."""
-        nothing = self._kept.get((dtype,))
-        if nothing is None:
-            nothing = self._kept[(dtype,)] = self.empty(0, dtype)
-        return nothing
+        if (dtype,) not in self._kept:
+            self._kept[(dtype,)] = self.empty(0, dtype)
+        return self._kept[(dtype,)]
 
     def overlap(self, a: Array, b: Array) -> bool:
         """Whether their ranges of addresses overlap."""

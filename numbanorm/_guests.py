@@ -15,14 +15,17 @@ from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from math import prod
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from numbanorm import _arrays
+from numbanorm import _arrays, _replay
 from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
-from numbanorm._backend import backend_for
+from numbanorm._backend import backend_for, selected
 from numbanorm._capture import called
+from numbanorm._recorder import recorders
+from numbanorm._replay import LARGEST, MANY, record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +40,42 @@ def everywhere(function: F) -> F:
         if len(args) > first and type(args[first]) is np.ndarray:
             return function(*args, **kwargs)
         return _received(function, names, args, kwargs)
+
+    return cast(F, call)
+
+
+#: What a call's Python may ask of an array: one attrgetter takes less time than three attributes.
+_kind = attrgetter("shape", "dtype", "flags.num")
+
+
+def replayed(function: F) -> F:
+    """:func:`everywhere`, and small calls of a kind that comes often are played back (see ``_replay.py``).
+
+    For functions whose Python never asks what an array holds, or says so by ``not_replayed``.
+    """
+    received = everywhere(function)
+    first = int(function.__code__.co_varnames[0] == "self")
+    known = _replay.memory()
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) <= first or type(args[first]) is not np.ndarray or args[first].nbytes > LARGEST or recorders:
+            return received(*args, **kwargs)
+        values = (*args, *kwargs.values()) if kwargs else args
+        kinds: list[Any] = [_kind(v) if type(v) is np.ndarray else (type(v), v) for v in values]
+        kinds.append(selected()[0])
+        key = (*kinds, *kwargs) if kwargs else tuple(kinds)
+        try:
+            met = known.get(key, 0)
+        except TypeError:  # an option without a hash
+            return function(*args, **kwargs)
+        if met.__class__ is not int:
+            return met(values)
+        result = function(*args, **kwargs)
+        if len(known) >= MANY:
+            known.clear()
+        known[key] = met + 1 if met < _replay.OFTEN else record(function, args, kwargs)
+        return result
 
     return cast(F, call)
 

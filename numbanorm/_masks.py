@@ -127,6 +127,13 @@ class MaskArguments(NamedTuple):
         """Whether some elements may have no part."""
         return self.lengths is not None or not (self.where is None or self.where is True)
 
+    def given(self) -> dict[str, Any]:
+        """As keywords; none where nothing was said, as in most calls."""
+        where, lengths, length_axis, padding = self
+        if where is None and lengths is None and length_axis is None and padding == "zero":
+            return {}
+        return self._asdict()
+
     def of(self, x: Array, channel_axis: int | None = None) -> Mask | None:
         """Checked; None if all elements of x take part, which is what most callers want."""
         where, lengths, length_axis, padding = self

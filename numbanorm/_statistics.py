@@ -19,6 +19,7 @@ from numbanorm._arguments import as_array, check_out
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._backend import backend_for
 from numbanorm._dtypes import is_float, statistics_dtype
+from numbanorm._recorder import not_replayed
 from numbanorm._selection import Selection
 
 Array = NDArray[Any]
@@ -175,6 +176,7 @@ def _in_two(
     root: bool,
 ) -> list[Array]:
     """Moments in float64, then results: for weights, gaps, other dtypes and sets with too few numbers."""
+    not_replayed()
     count, mean, m2 = (m.reshape(-1) for m in _reduction.moments(x, plan.axes, weights, backend))
     if selection is not None:
         selection.check(x, plan.axes, count, mean)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from numbanorm._axes import Axis
-from numbanorm._guests import everywhere
+from numbanorm._guests import replayed
 from numbanorm._moments import Moments, moments
 from numbanorm._selection import Selection
 from numbanorm._statistics import MEAN, NOWHERE, VAR, Divisor, reduce
@@ -36,7 +36,7 @@ class MeanVar(NamedTuple):
     var: Any
 
 
-@everywhere
+@replayed
 def mean_var(
     x: Any,
     axis: Axis = None,
@@ -148,7 +148,7 @@ def mean_var(
     return MeanVar(*reduce(x, axis, keepdims, selection, dtype, outs, (True, True), divisor))
 
 
-@everywhere
+@replayed
 def mean(
     x: Any,
     axis: Axis = None,
@@ -177,7 +177,7 @@ def mean(
     return reduce(x, axis, keepdims, selection, dtype, outs, MEAN)[0]
 
 
-@everywhere
+@replayed
 def var(
     x: Any,
     axis: Axis = None,
@@ -208,7 +208,7 @@ def var(
     return reduce(x, axis, keepdims, selection, dtype, outs, VAR, Divisor.of(ddof, correction))[1]
 
 
-@everywhere
+@replayed
 def std(
     x: Any,
     axis: Axis = None,

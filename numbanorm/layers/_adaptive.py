@@ -84,7 +84,7 @@ class AdaptiveInstanceNorm(Layer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
-            **chosen._asdict(),
+            **chosen.given(),
         )
         self._keep(array, out, result[1:] if keeps else (), also=(given,), chosen=chosen)
         if out is not None and keeps and place_of(given).overlap(given, out):
@@ -94,7 +94,7 @@ class AdaptiveInstanceNorm(Layer):
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> tuple[Any, ...]:
         content, mean, rstd, _, (style,) = kept[:5]
-        options = {"eps": self.eps, "channel_axis": self.channel_axis, "out": out, **kept.chosen._asdict()}
+        options = {"eps": self.eps, "channel_axis": self.channel_axis, "out": out, **kept.chosen.given()}
         both = adaptive_instance_norm_backward(dy, content, style, mean, rstd, **options)
         return (both,)
 
@@ -178,7 +178,7 @@ class ConditionalInstanceNorm(Layer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
-            **chosen._asdict(),
+            **chosen.given(),
         )
         self._keep(array, out, result[1:] if keeps else (), also=(labels,), chosen=chosen)
         y: Array = result[0] if keeps else result
@@ -186,7 +186,7 @@ class ConditionalInstanceNorm(Layer):
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, _, (labels,) = kept[:5]
-        options = {"channel_axis": self.channel_axis, "out": out, **kept.chosen._asdict()}
+        options = {"channel_axis": self.channel_axis, "out": out, **kept.chosen.given()}
         gradients: Gradients = conditional_instance_norm_backward(dy, x, self.gamma, labels, mean, rstd, **options)
         return gradients
 

@@ -161,7 +161,7 @@ class BatchNorm(TrackingLayer):
             training=not fixed,
             channel_axis=self.channel_axis,
             out=out,
-            **kept.chosen._asdict(),
+            **kept.chosen.given(),
         )
         return gradients
 

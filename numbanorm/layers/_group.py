@@ -99,7 +99,7 @@ class GroupNorm(Exchangeable):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
-            **chosen._asdict(),
+            **chosen.given(),
         )
         y: Array = result[0] if keeps else result
         self._keep(array, out, [self._per_group(s) for s in result[1:]] if keeps else (), chosen=chosen)
@@ -123,7 +123,7 @@ class GroupNorm(Exchangeable):
             rstd,
             channel_axis=self.channel_axis,
             out=out,
-            **kept.chosen._asdict(),
+            **kept.chosen.given(),
         )
         return gradients
 

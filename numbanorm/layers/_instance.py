@@ -105,9 +105,9 @@ class _InstanceNorm(TrackingLayer):
         batch, target = (dy[None], None if out is None else out[None]) if unbatched else (dy, out)
         operands = (batch, x, self.gamma, mean, rstd)
         if fixed:
-            dx, *rest = batch_norm_backward(*operands, training=False, out=target, **kept.chosen._asdict())
+            dx, *rest = batch_norm_backward(*operands, training=False, out=target, **kept.chosen.given())
         else:
-            dx, *rest = instance_norm_backward(*operands, out=target, **kept.chosen._asdict())
+            dx, *rest = instance_norm_backward(*operands, out=target, **kept.chosen.given())
         result = out if out is not None else (dx[0] if unbatched else dx)
         return result, rest[0], rest[1]
 

@@ -89,7 +89,7 @@ class SwitchableNorm(TrackingLayer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
-            **chosen._asdict(),
+            **chosen.given(),
         )
         if self.training:
             self._count_batch()
@@ -108,7 +108,7 @@ class SwitchableNorm(TrackingLayer):
             eps=self.eps,
             channel_axis=self.channel_axis,
             out=out,
-            **kept.chosen._asdict(),
+            **kept.chosen.given(),
         )
         return gradients
 

@@ -130,13 +130,13 @@ class LayerNorm(_TrailingAxes):
         array = as_array(x)
         keeps = self._keeps()
         options: dict[str, Any] = {"axis": self._axes(array), "eps": self.eps, "out": out, "return_stats": keeps}
-        result = layer_norm(array, self.gamma, self.beta, **options, **chosen._asdict())
+        result = layer_norm(array, self.gamma, self.beta, **options, **chosen.given())
         return self._kept_call(array, out, result, keeps, chosen)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, _ = kept[:4]
         options: dict[str, Any] = {"axis": self._axes(x), "recompute": self._keeps_output(kept.chosen), "out": out}
-        options |= {"beta": self.beta, **kept.chosen._asdict()}
+        options |= {"beta": self.beta, **kept.chosen.given()}
         gradients: Gradients = layer_norm_backward(dy, x, self.gamma, mean, rstd, **options)
         return gradients
 
@@ -197,13 +197,13 @@ class RMSNorm(_TrailingAxes):
         array = as_array(x)
         keeps = self._keeps()
         options: dict[str, Any] = {"axis": self._axes(array), "eps": self.eps, "out": out, "return_stats": keeps}
-        result = rms_norm(array, self.gamma, **options, **chosen._asdict())
+        result = rms_norm(array, self.gamma, **options, **chosen.given())
         return self._kept_call(array, out, result, keeps, chosen)
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, _, rstd, _ = kept[:4]
         options: dict[str, Any] = {"axis": self._axes(x), "recompute": self._keeps_output(kept.chosen), "out": out}
-        gradients: Gradients = rms_norm_backward(dy, x, self.gamma, None, rstd, **options, **kept.chosen._asdict())
+        gradients: Gradients = rms_norm_backward(dy, x, self.gamma, None, rstd, **options, **kept.chosen.given())
         return gradients
 
     def _settings(self) -> str:

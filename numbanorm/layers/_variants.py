@@ -103,7 +103,7 @@ class BatchRenorm(TrackingLayer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=keeps,
-            **chosen._asdict(),
+            **chosen.given(),
         )
         if self.training:
             self._count_batch()
@@ -119,7 +119,7 @@ class BatchRenorm(TrackingLayer):
             training=not fixed,
             channel_axis=self.channel_axis,
             out=out,
-            **kept.chosen._asdict(),
+            **kept.chosen.given(),
         )
         return gradients
 
@@ -219,7 +219,7 @@ class GhostBatchNorm(TrackingLayer):
             channel_axis=self.channel_axis,
             out=out,
             return_stats=self._keeps(),
-            **chosen._asdict(),
+            **chosen.given(),
         )
         return result if self._keeps() else (result,)
 
@@ -235,7 +235,7 @@ class GhostBatchNorm(TrackingLayer):
             training=not fixed,
             channel_axis=self.channel_axis,
             out=out,
-            **kept.chosen._asdict(),
+            **kept.chosen.given(),
         )
         return gradients
 

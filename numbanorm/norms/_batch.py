@@ -12,7 +12,7 @@ from numbanorm._arguments import as_running
 from numbanorm._arrays import place_of
 from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
-from numbanorm._guests import everywhere
+from numbanorm._guests import replayed
 from numbanorm._masks import EVERYTHING, Mask, MaskArguments
 from numbanorm._reduction import statistics
 from numbanorm.norms._checks import (
@@ -28,7 +28,7 @@ from numbanorm.norms._running import update_masked, update_running
 Array = NDArray[Any]
 
 
-@everywhere
+@replayed
 def batch_norm(
     x: Any,
     gamma: Any = None,
@@ -137,6 +137,7 @@ class BatchNormSettings(NamedTuple):
     channel_axis: int
     biased: bool
 
+    @replayed
     def __call__(
         self,
         x: Any,

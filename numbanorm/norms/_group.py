@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from numbanorm._arrays import HOST, place_of
 from numbanorm._engine import checked_scale
 from numbanorm._errors import check_groups, degenerate_batch
-from numbanorm._guests import everywhere
+from numbanorm._guests import replayed
 from numbanorm._masks import MaskArguments
 from numbanorm.norms._checks import (
     channel_axis_of,
@@ -25,7 +25,7 @@ from numbanorm.norms._checks import (
 Array = NDArray[Any]
 
 
-@everywhere
+@replayed
 def group_norm(
     x: Any,
     num_groups: int,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from numbanorm import _engine, _engine_masked
 from numbanorm._arrays import place_of
 from numbanorm._engine import checked_scale
-from numbanorm._guests import everywhere
+from numbanorm._guests import replayed
 from numbanorm._masks import EVERYTHING, MaskArguments
 from numbanorm._reduction import statistics
 from numbanorm.norms._batch import BatchNormSettings
@@ -21,7 +21,7 @@ from numbanorm.norms._running import update_masked
 Array = NDArray[Any]
 
 
-@everywhere
+@replayed
 def instance_norm(
     x: Any,
     gamma: Any = None,
@@ -110,7 +110,7 @@ def tracked_instance_norm(
     """
     if running_mean is None or running_var is None:
         options: dict[str, Any] = {"eps": settings.eps, "out": out, "return_stats": bool(want)}
-        untracked = instance_norm(x, gamma, beta, **options, **chosen._asdict())
+        untracked = instance_norm(x, gamma, beta, **options, **chosen.given())
         return tuple(untracked) if want else (untracked,)
     if not training:
         return settings(x, gamma, beta, running_mean, running_var, training=False, out=out, want=want, chosen=chosen)

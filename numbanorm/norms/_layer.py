@@ -6,12 +6,12 @@ from typing import Any
 
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._engine import checked_scale
-from numbanorm._guests import everywhere
+from numbanorm._guests import replayed
 from numbanorm._masks import MaskArguments
 from numbanorm.norms._checks import axis_parameters, checked_input, normalized
 
 
-@everywhere
+@replayed
 def layer_norm(
     x: Any,
     gamma: Any = None,
@@ -86,7 +86,7 @@ def layer_norm(
     return normalized(backend, array, axes, parameters, scale, mask, out, return_stats)
 
 
-@everywhere
+@replayed
 def rms_norm(
     x: Any,
     gamma: Any = None,

@@ -80,7 +80,7 @@ def ghost_batch_norm_backward(
     """
     chosen = MaskArguments(where, lengths, length_axis, padding)
     if not training:
-        options: dict[str, Any] = {"channel_axis": channel_axis, "out": out, **chosen._asdict()}
+        options: dict[str, Any] = {"channel_axis": channel_axis, "out": out, **chosen.given()}
         return batch_norm_backward(dy, x, gamma, mean, rstd, training=False, **options)
     gradient, array, _ = checked_gradient(dy, x, out, gamma, mean, rstd, where=where)
     axis = channel_axis_of(array, channel_axis)
@@ -92,7 +92,7 @@ def ghost_batch_norm_backward(
     sums: list[Any] = []
     for piece, mu, r in zip(pieces, mean, rstd, strict=True):
         operands = gradient[piece], array[piece], gamma, mu, r
-        options = {"channel_axis": channel_axis, "out": dx[piece], **(mask.part(piece) if mask else chosen)._asdict()}
+        options = {"channel_axis": channel_axis, "out": dx[piece], **(mask.part(piece) if mask else chosen).given()}
         _, *rest = batch_norm_backward(*operands, training=True, **options)
         sums.append(rest)
     if out is not None and not place.overlap(out, dx):

@@ -36,6 +36,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from numbanorm import _process
+from numbanorm._recorder import launched, recorders
 
 #: What LLVM may assume of floating point: everything but the absence of NaN and inf.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
@@ -172,6 +173,8 @@ class Kernel:
             self.run = njit(cache=True, **_OPTIONS)(_entry(function, part))
 
     def __call__(self, n_parts: int, *args: Any) -> None:
+        if recorders:
+            launched(*((self.run, 1, 0) if n_parts == 1 else (self, n_parts)), *args)
         if n_parts == 1:
             self.run(1, 0, *args)
         elif _gate.free:

@@ -95,7 +95,9 @@ _KEPT_LENGTH = 1 << 16
 
 @lru_cache(maxsize=64)
 def _filled(value: float, length: int, dtype: np.dtype[Any]) -> Array:
-    return np.full(length, value, dtype)
+    filled = np.full(length, value, dtype)
+    filled.flags.writeable = False
+    return filled
 
 
 def _split_rows(x: Array, scale: Scale, mean: Array, rstd: Array) -> tuple[Array, Array]:

@@ -1,0 +1,131 @@
+"""What a call does, told by those who do it while it is recorded (see ``_replay.py``): kernels and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: What each thread records at the moment. Nothing is told while this is empty.
+recorders: dict[int, Recorder] = {}
+
+
+def launched(run: Callable[..., Any], *args: Any) -> None:
+    """A kernel is run."""
+    if recorder := recorders.get(get_ident()):
+        recorder.launched(run, *args)
+
+
+def evaluated(run: Callable[..., Any], args: tuple[Any, ...], result: Array) -> None:
+    """``run(*args)`` gave an array."""
+    if recorders and (recorder := recorders.get(get_ident())):
+        recorder.evaluated(run, args, result)
+
+
+def not_replayed() -> None:
+    """A call does more than run kernels whatever its arrays hold: it may warn, or looks at elements."""
+    if recorders and (recorder := recorders.get(get_ident())):
+        recorder.complete = False
+
+
+class View(NamedTuple):
+    """How a kernel saw an array: flat, as this dtype, and whether it might write."""
+
+    array: int
+    dtype: np.dtype[Any]
+    writeable: bool
+
+
+class Shaped(NamedTuple):
+    """How NumPy saw an array."""
+
+    array: int
+    shape: tuple[int, ...]
+
+
+class Step(NamedTuple):
+    """A kernel that was run; or a function of arrays, whose result became known as `array`."""
+
+    run: Callable[..., Any]
+    operands: list[Any]
+    array: int | None = None
+
+
+class Recorder:
+    """What a call does with its arguments, as far as it is told."""
+
+    def __init__(self, arguments: list[Array]) -> None:
+        self.n_arguments = len(arguments)
+        #: Arguments, then memory and results; and where they are by their address.
+        self.arrays = list(arguments)
+        self.places = {_address(array): i for i, array in enumerate(arguments)}
+        self.steps: list[Step] = []
+        self.written = set(range(len(arguments)))
+        self.complete = True
+
+    def launched(self, run: Callable[..., Any], *args: Any) -> None:
+        """A kernel was run."""
+        self.steps.append(Step(run, [self._operand(arg) if isinstance(arg, np.ndarray) else arg for arg in args]))
+
+    def evaluated(self, run: Callable[..., Any], args: tuple[Any, ...], result: Array) -> None:
+        """``run(*args)`` gave an array."""
+        if _address(result) in self.places:
+            return  # a view of what is known
+        operands = [self._shaped(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
+        self.steps.append(Step(run, operands, self._add(result)))
+        self.written.add(len(self.arrays) - 1)
+
+    def _add(self, array: Array) -> int:
+        place = self.places[_address(array)] = len(self.arrays)
+        self.arrays.append(array)
+        return place
+
+    def _operand(self, array: Array) -> Any:
+        """A view of an argument or of other memory; or the array itself, if nobody can write to it."""
+        place = self.places.get(_address(array))
+        if array.size == 0 or (place is None and not _owner(array).flags.writeable):
+            return array
+        if place is None:
+            place = self._add(array)
+        if array.flags.writeable:
+            self.written.add(place)
+        self._know(array, place)
+        self.complete &= array.ndim == 1
+        return View(place, array.dtype, array.flags.writeable)
+
+    def _shaped(self, array: Array) -> Any:
+        place = self.places.get(_address(array))
+        self._know(array, place)
+        return Shaped(place or 0, array.shape)
+
+    def _know(self, array: Array, place: int | None) -> None:
+        """Give up if what this array holds, or where it ends, was decided by what was not seen."""
+        known = place is not None and place in self.written and array.nbytes == self.arrays[place].nbytes
+        self.complete &= known and array.flags.c_contiguous
+
+    def place_of(self, result: Any) -> int | None:
+        """Which new array this is, all of it, or the only number in it; or None."""
+        new = range(self.n_arguments, len(self.arrays))
+        if isinstance(result, np.generic):
+            same = [i for i in new if self.arrays[i].tobytes() == result.tobytes()]
+            return same[0] if len(same) == 1 else None
+        place = self.places.get(_address(result)) if type(result) is np.ndarray and result.size else None
+        if place is None or place not in new or result.nbytes != self.arrays[place].nbytes:
+            return None
+        return place if result.flags.c_contiguous else None
+
+
+def _address(array: Array) -> int:
+    return int(array.ctypes.data)
+
+
+def _owner(array: Array) -> Array:
+    """The array that owns the memory."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
