@@ -169,7 +169,7 @@ class Kernel:
             # Compiled code gives no floating point warnings, so neither does its Python form.
             self.run = np.errstate(all="ignore")(partial(_in_turn, function))
         else:
-            part = njit(fastmath=False, no_cpython_wrapper=True, **_OPTIONS)(function)
+            part = njit(fastmath=False, **_CALLEE)(function)
             self.run = njit(cache=True, **_OPTIONS)(_entry(function, part))
 
     def __call__(self, n_parts: int, *args: Any) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import TILE
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._row_sums import row_moments
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._stream_rows import write_and_sum
@@ -39,8 +40,8 @@ def write_rows_of(x, start, n, n_cols, operands, gamma, beta, y, past_caches):
 def norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, past_caches, mean, rstd):
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
-    statistics = np.empty((2, batch))
-    operands = np.empty((5, batch), gamma.dtype)
+    statistics = memory((2, batch))
+    operands = memory((5, batch), gamma.dtype)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
         row_moments(x, row * n_cols, n, n_cols, operands, statistics)
@@ -48,6 +49,7 @@ def norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, pas
         write_rows_of(x, row * n_cols, n, n_cols, operands, gamma, beta, y, past_caches)
         keep_statistics(n, row, statistics, mean, rstd)
     settle()
+    free(statistics, operands)
 
 
 @kernel
@@ -55,7 +57,7 @@ def stream_rows_kernel(part, n_parts, x, n_cols, gamma, beta, scale, y, mean, rs
     """The same for large outputs and rows of one block: each is written while the next is summed."""
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts - 1
-    statistics, operands = np.empty((2, 1)), np.empty((5, 1), gamma.dtype)
+    statistics, operands = memory((2, 1)), memory((5, 1), gamma.dtype)
     row = n_rows * part // n_parts
     row_moments(x, row * n_cols, 1, n_cols, operands, statistics)
     while True:
@@ -71,6 +73,7 @@ def stream_rows_kernel(part, n_parts, x, n_cols, gamma, beta, scale, y, mean, rs
         row += 1
     write_rows_of(x, last * n_cols, 1, n_cols, operands, gamma, beta, y, True)
     settle()
+    free(statistics, operands)
 
 
 @kernel
@@ -78,9 +81,9 @@ def norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta
     n_cols = n_inner * n_channels
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
-    statistics = np.empty((2, batch))
-    rows = np.empty((5, batch), gamma.dtype)
-    channels = np.empty((5, batch * n_channels), gamma.dtype)
+    statistics = memory((2, batch))
+    rows = memory((5, batch), gamma.dtype)
+    channels = memory((5, batch * n_channels), gamma.dtype)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
         row_moments(x, row * n_cols, n, n_cols, rows, statistics)
@@ -93,6 +96,7 @@ def norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta
         write_segments(x, row * n_cols, n * n_channels, n_inner, channels, y, past_caches)
         keep_statistics(n, row, statistics, mean, rstd)
     settle()
+    free(statistics, rows, channels)
 
 
 @kernel
@@ -100,9 +104,9 @@ def norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_o
     """Unit = a block of neighbouring channels that stay in cache together."""
     n, n_channels, n_inner = shape
     n_blocks = -(-n_channels // block)
-    counts = np.empty(block)
-    statistics = np.empty((2, block))
-    operands = np.empty((5, block), gamma.dtype)
+    counts = memory(block)
+    statistics = memory((2, block))
+    operands = memory((5, block), gamma.dtype)
     for unit in range(n_blocks * part // n_parts, n_blocks * (part + 1) // n_parts):
         first = unit * block
         width = min(block, n_channels - first)
@@ -126,14 +130,15 @@ def norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_o
         for i in range(n):
             write_segments(x, (i * n_channels + first) * n_inner, width, n_inner, operands, y, past_caches)
     settle()
+    free(counts, statistics, operands)
 
 
 @kernel
 def norm_columns_kernel(part, n_parts, x, shape, fold, gamma, beta, eps, eps_on_std, y, mean, var):
     """Channels-last x that stays in cache: its statistics, then itself."""
     n_rows, n_channels = shape
-    sums, moments = np.empty(4 * TILE), np.empty((3, n_channels))
-    operands = np.empty((5, n_channels * fold), gamma.dtype)
+    sums, moments = memory(4 * TILE), memory((3, n_channels))
+    operands = memory((5, n_channels * fold), gamma.dtype)
     for col in range(0, n_channels, TILE):
         width = min(TILE, n_channels - col)
         tile_moments(x, None, None, col, n_channels, n_rows, width, fold, sums, col, moments[0], moments[1], moments[2])
@@ -152,3 +157,4 @@ def norm_columns_kernel(part, n_parts, x, shape, fold, gamma, beta, eps, eps_on_
         start, n, width = row * n_channels, (n_rows - row) // at_once, n_channels * at_once
         write_columns(x, start, n, width, width, operands, gamma, beta, 0, 0, 1, y, False)
         row += n * at_once
+    free(sums, moments, operands)

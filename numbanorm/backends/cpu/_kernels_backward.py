@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from numbanorm.backends.cpu._elements import load
-from numbanorm.backends.cpu._jit import kernel
+from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import TILE
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._sums_backward import (
     add_columns,
@@ -27,35 +28,39 @@ from numbanorm.backends.cpu._write_backward import (
 )
 
 
+@spliced
+def gradients_of_rows(dy, x, row, n, n_cols, gamma, mean, rstd, scale, operands, dx, past_caches, short, sums, at):
+    """n rows from `row` on, which stay in cache: their sums, their share of dgamma and dbeta, their dx.
+
+    The share is added to sums[at:], for each tile of columns two stretches of TILE, if there are any.
+    """
+    start, one = row * n_cols, gamma.dtype.type(1)
+    for k in range(n):
+        first = start + k * n_cols
+        high, scaling = gamma.dtype.type(load(mean, row + k)), gamma.dtype.type(load(rstd, row + k))
+        of_row = weighted_gradient_sums(dy, x, first, first + n_cols, gamma, 0, high, scaling, operands)
+        set_operands(k, np.float64(n_cols), of_row, high, load(rstd, row + k), one, scale, operands)
+    if sums.size:
+        for tile in range(-(-n_cols // TILE)):
+            lower = tile * TILE
+            width = min(TILE, n_cols - lower)
+            add_columns(dy, x, start + lower, n, n_cols, width, operands, 0, short, sums, at + 2 * lower)
+    if dx.size:
+        write_row_gradients(dy, x, start, n, n_cols, n_cols, operands, 0, gamma, 0, dx, past_caches)
+
+
 @kernel
 def rows_kernel(part, n_parts, dy, x, n_cols, batch, gamma, mean, rstd, scale, dx, past_caches, sums):
-    """A batch of rows at a time: their sums, their share of dgamma and dbeta, their dx.
-
-    `sums` holds for each part and each tile of columns two stretches of TILE, or nothing.
-    """
+    """A batch of rows at a time; `sums` are those of all parts, or nothing."""
     n_rows = x.size // n_cols
-    n_tiles = -(-n_cols // TILE)
     last = n_rows * (part + 1) // n_parts
-    operands = np.empty((6, batch), gamma.dtype)
-    short = np.empty(2 * TILE, gamma.dtype)
-    one = gamma.dtype.type(1)
+    operands, short = memory((6, batch), gamma.dtype), memory(2 * TILE, gamma.dtype)
+    at = part * (sums.size // n_parts)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
-        start = row * n_cols
-        for k in range(n):
-            first = start + k * n_cols
-            high, scaling = gamma.dtype.type(load(mean, row + k)), gamma.dtype.type(load(rstd, row + k))
-            of_row = weighted_gradient_sums(dy, x, first, first + n_cols, gamma, 0, high, scaling, operands)
-            set_operands(k, np.float64(n_cols), of_row, high, load(rstd, row + k), one, scale, operands)
-        if sums.size:
-            for tile in range(n_tiles):
-                lower = tile * TILE
-                at = 2 * TILE * (part * n_tiles + tile)
-                width = min(TILE, n_cols - lower)
-                add_columns(dy, x, start + lower, n, n_cols, width, operands, 0, short, sums, at)
-        if dx.size:
-            write_row_gradients(dy, x, start, n, n_cols, n_cols, operands, 0, gamma, 0, dx, past_caches)
+        gradients_of_rows(dy, x, row, n, n_cols, gamma, mean, rstd, scale, operands, dx, past_caches, short, sums, at)
     settle()
+    free(operands, short)
 
 
 @kernel
@@ -78,8 +83,8 @@ def row_gradients_kernel(part, n_parts, dy, x, n_cols, width, batch, gamma, oper
     """Unit = a tile of columns of all rows, whose dgamma and dbeta are then complete."""
     n_rows = x.size // n_cols
     n_units = -(-n_cols // width)
-    sums = np.empty(2 * TILE)
-    short = np.empty(2 * TILE, gamma.dtype)
+    sums = memory(2 * TILE)
+    short = memory(2 * TILE, gamma.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         lower = unit * width
         n = min(width, n_cols - lower)
@@ -97,6 +102,7 @@ def row_gradients_kernel(part, n_parts, dy, x, n_cols, width, batch, gamma, oper
             if dbeta.size:
                 dbeta[lower + j] = sums[TILE + j]
     settle()
+    free(sums, short)
 
 
 @kernel
@@ -105,8 +111,8 @@ def groups_kernel(part, n_parts, dy, x, n_inner, n_channels, batch, gamma, mean,
     n_cols = n_inner * n_channels
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
-    operands = np.empty((6, batch * n_channels), gamma.dtype)
-    segments = np.empty((2, n_channels))
+    operands = memory((6, batch * n_channels), gamma.dtype)
+    segments = memory((2, n_channels))
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
         for k in range(n):
@@ -135,6 +141,7 @@ def groups_kernel(part, n_parts, dy, x, n_inner, n_channels, batch, gamma, mean,
         if dx.size:
             write_segment_gradients(dy, x, row * n_cols, n * n_channels, n_inner, operands, 0, dx, past_caches)
     settle()
+    free(operands, segments)
 
 
 @kernel
@@ -169,8 +176,8 @@ def channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd, scale
     """Unit = a block of neighbouring channels that stay in cache together; `sums` (2, channels)."""
     n, n_channels, n_inner = shape
     n_blocks = -(-n_channels // block)
-    of_block = np.empty((3, block))
-    operands = np.empty((6, block), gamma.dtype)
+    of_block = memory((3, block))
+    operands = memory((6, block), gamma.dtype)
     count = np.float64(n) * np.float64(n_inner)
     for unit in range(n_blocks * part // n_parts, n_blocks * (part + 1) // n_parts):
         first = unit * block
@@ -197,6 +204,7 @@ def channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd, scale
                 start = (i * n_channels + first) * n_inner
                 write_segment_gradients(dy, x, start, width, n_inner, operands, 0, dx, past_caches)
     settle()
+    free(of_block, operands)
 
 
 @kernel
@@ -204,8 +212,8 @@ def column_sums_kernel(part, n_parts, dy, x, n_cols, n_tiles, n_chunks, mean, rs
     """Unit = a chunk of the rows of one tile of columns; sums (chunk, 3, column)."""
     n_rows = x.size // n_cols
     n_units = n_tiles * n_chunks
-    of_tile = np.empty((3, TILE))
-    short = np.empty(5 * TILE, like.dtype)
+    of_tile = memory((3, TILE))
+    short = memory(5 * TILE, like.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_cols * tile // n_tiles
@@ -218,6 +226,7 @@ def column_sums_kernel(part, n_parts, dy, x, n_cols, n_tiles, n_chunks, mean, rs
         for j in range(width):
             for i in range(3):
                 sums[chunk, i, lower + j] = of_tile[i, j]
+    free(of_tile, short)
 
 
 @kernel
@@ -225,7 +234,7 @@ def column_gradients_kernel(part, n_parts, dy, x, n_cols, n_tiles, n_chunks, ope
     """Unit = a chunk of the rows of one tile of columns."""
     n_rows = x.size // n_cols
     n_units = n_tiles * n_chunks
-    of_tile = np.empty(6 * TILE, operands.dtype)
+    of_tile = memory(6 * TILE, operands.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_cols * tile // n_tiles
@@ -236,6 +245,7 @@ def column_gradients_kernel(part, n_parts, dy, x, n_cols, n_tiles, n_chunks, ope
                 of_tile[i * TILE + j] = operands[i, lower + j]
         write_column_gradients(dy, x, row * n_cols + lower, last - row, n_cols, width, of_tile, dx)
     settle()
+    free(of_tile)
 
 
 @kernel
@@ -245,9 +255,9 @@ def column_channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd
     n_cols = n_channels * n_inner
     n_blocks = -(-n_channels // block)
     count = np.float64(n) * np.float64(n_inner)
-    of_columns = np.empty((3, TILE))
-    short = np.empty(6 * TILE, gamma.dtype)
-    operands = np.empty((6, 1), gamma.dtype)
+    of_columns = memory((3, TILE))
+    short = memory(6 * TILE, gamma.dtype)
+    operands = memory((6, 1), gamma.dtype)
     for unit in range(n_blocks * part // n_parts, n_blocks * (part + 1) // n_parts):
         first = unit * block
         n_some = min(block, n_channels - first)
@@ -279,3 +289,4 @@ def column_channels_kernel(part, n_parts, dy, x, shape, block, gamma, mean, rstd
         elif dx.size:
             write_column_gradients(dy, x, start, n, n_cols, width, short, dx)
     settle()
+    free(of_columns, short, operands)

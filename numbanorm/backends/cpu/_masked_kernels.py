@@ -13,6 +13,7 @@ from numbanorm.backends.cpu._lanes import LINE
 from numbanorm.backends.cpu._launch import BLOCK
 from numbanorm.backends.cpu._masked_sums import finish_sets, piece_moments, set_moments
 from numbanorm.backends.cpu._masked_write import spread_lengths, write_piece, write_runs
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._write import prepare
 from numbanorm.backends.cpu.affine import repeat_operands
@@ -38,13 +39,13 @@ def masked_norm_kernel(
     n_lines, length, batch = cut
     n_sets = x.size // (n_lines * length)
     last = n_sets * (part + 1) // n_parts
-    counts, statistics, scratch = np.empty(batch), np.empty((2, batch)), np.empty((2, 1))
-    operands = np.empty((3, batch), gamma.dtype)
+    counts, statistics, of_line = memory(batch), memory((2, batch)), memory((2, 1))
+    operands = memory((3, batch), gamma.dtype)
     for first in range(n_sets * part // n_parts, last, batch):
         n = min(batch, last - first)
         for k in range(n):
             counts[k], statistics[0, k], statistics[1, k] = set_moments(
-                x, mask, lengths, (first + k) * n_lines, n_lines, length, past_caches, operands, scratch
+                x, mask, lengths, (first + k) * n_lines, n_lines, length, past_caches, operands, of_line
             )
         finish_sets(n, counts, ddof, scale, statistics, operands)
         for k in range(n * n_lines):
@@ -56,6 +57,7 @@ def masked_norm_kernel(
             for k in range(n):
                 mean[first + k], rstd[first + k] = statistics[0, k], statistics[1, k]
     settle()
+    free(counts, statistics, of_line, operands)
 
 
 @kernel
@@ -76,7 +78,7 @@ def masked_lines_kernel(
     """Given statistics of each line, cyclic; unit = one of the n_splits pieces of one line."""
     eps, eps_on_std = scale
     n_units = x.size // length * n_splits
-    operands = np.empty((3, 1), gamma.dtype)
+    operands = memory((3, 1), gamma.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         line, split = unit // n_splits, unit % n_splits
         lower = length * split // n_splits
@@ -86,6 +88,7 @@ def masked_lines_kernel(
         piece = line, length, lower, size
         _write_piece(x, mask, lengths, piece, centre_and_scale, gamma, beta, by_column, keep, y, past_caches)
     settle()
+    free(operands)
 
 
 @spliced
@@ -120,9 +123,9 @@ def masked_columns_kernel(part, n_parts, x, mask, lengths, cut, mean, var, scale
     n_rows, n_channels = x.size // n_cols, n_cols // n_inner
     n_units = n_tiles * n_chunks
     widest = -(-n_channels // n_tiles) * n_inner * fold
-    operands = np.empty((5, widest), gamma.dtype)
+    operands = memory((5, widest), gamma.dtype)
     columns = operands[0], operands[1], operands[2], operands[3], operands[4]
-    flags = np.empty(max(widest, BLOCK) + LINE, np.bool_)
+    flags = memory(max(widest, BLOCK) + LINE, np.bool_)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_channels * tile // n_tiles * n_inner
@@ -140,3 +143,4 @@ def masked_columns_kernel(part, n_parts, x, mask, lengths, cut, mean, var, scale
             rows, columns_of_tile = (row, (last - row) // at_once, at_once), (n_cols, lower, width)
             row += _write_rows(x, mask, lengths, line, rows, columns_of_tile, columns, flags, keep, y, past_caches)
     settle()
+    free(operands, flags)

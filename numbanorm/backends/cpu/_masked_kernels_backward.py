@@ -10,8 +10,10 @@ import numpy as np
 
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import kernel, spliced
+from numbanorm.backends.cpu._kernels_backward import gradients_of_rows
 from numbanorm.backends.cpu._launch import TILE
 from numbanorm.backends.cpu._masked_elements import count_taken, reach
+from numbanorm.backends.cpu._masked_rows import alike
 from numbanorm.backends.cpu._masked_sums_backward import (
     AT_ONCE,
     add_taken_columns,
@@ -19,6 +21,7 @@ from numbanorm.backends.cpu._masked_sums_backward import (
     count_columns,
     standardize_taken_columns,
 )
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._sums_backward import column_gradient_sums, gradient_sums, weighted_gradient_sums
 from numbanorm.backends.cpu._write_backward import (
@@ -62,9 +65,10 @@ def rows_kernel(part, n_parts, dy, x, taken, keep, n_cols, batch, gamma, mean, r
     n_rows = x.size // n_cols
     n_tiles = -(-n_cols // TILE)
     last = n_rows * (part + 1) // n_parts
-    operands = np.empty((6, batch), gamma.dtype)
-    short, scratch = np.empty(2 * TILE, gamma.dtype), np.empty((2, AT_ONCE * TILE), gamma.dtype)
-    as_it_is = np.zeros((3, AT_ONCE), gamma.dtype)
+    operands = memory((6, batch), gamma.dtype)
+    short, scratch = memory(2 * TILE, gamma.dtype), memory((2, AT_ONCE * TILE), gamma.dtype)
+    as_it_is = memory((3, AT_ONCE), gamma.dtype)
+    as_it_is[:] = 0
     as_it_is[1, :] = 1
     one = gamma.dtype.type(1)
     for row in range(n_rows * part // n_parts, last, batch):
@@ -87,6 +91,30 @@ def rows_kernel(part, n_parts, dy, x, taken, keep, n_cols, batch, gamma, mean, r
             for k in range(n):
                 _write_row(dy, x, taken, keep, row + k, n_cols, 0, n_cols, operands, k, gamma, dx, past_caches)
     settle()
+    free(operands, short, scratch, as_it_is)
+
+
+@kernel
+def whole_rows_kernel(
+    part, n_parts, dy, x, lengths, keep, n_cols, batch, gamma, mean, rstd, scale, dx, past_caches, sums
+):
+    """The rows kernel of rows that take part as wholes or not at all; those that follow one another make a batch."""
+    n_rows = x.size // n_cols
+    last = n_rows * (part + 1) // n_parts
+    operands, short = memory((6, batch), gamma.dtype), memory(2 * TILE, gamma.dtype)
+    at = part * (sums.size // n_parts)
+    row = n_rows * part // n_parts
+    while row < last:
+        n = alike(lengths, row, min(batch, last - row))
+        if lengths[row]:
+            gradients_of_rows(
+                dy, x, row, n, n_cols, gamma, mean, rstd, scale, operands, dx, past_caches, short, sums, at
+            )
+        elif dx.size:
+            write_padding(dy, keep, row * n_cols, n * n_cols, dx, past_caches)
+        row += n
+    settle()
+    free(operands, short)
 
 
 @kernel
@@ -110,8 +138,9 @@ def row_gradients_kernel(part, n_parts, dy, x, taken, keep, n_cols, batch, gamma
     """Unit = a tile of columns of all rows, whose `sums`, two stretches of TILE, are then complete."""
     n_rows = x.size // n_cols
     n_units = -(-n_cols // TILE)
-    short, scratch = np.empty(2 * TILE, gamma.dtype), np.empty((2, AT_ONCE * TILE), gamma.dtype)
-    as_it_is = np.zeros((3, AT_ONCE), gamma.dtype)
+    short, scratch = memory(2 * TILE, gamma.dtype), memory((2, AT_ONCE * TILE), gamma.dtype)
+    as_it_is = memory((3, AT_ONCE), gamma.dtype)
+    as_it_is[:] = 0
     as_it_is[1, :] = 1
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         lower = unit * TILE
@@ -126,14 +155,15 @@ def row_gradients_kernel(part, n_parts, dy, x, taken, keep, n_cols, batch, gamma
                 for k in range(row, row + n):
                     _write_row(dy, x, taken, keep, k, n_cols, lower, width, operands, k, gamma, dx, past_caches)
     settle()
+    free(short, scratch, as_it_is)
 
 
 @kernel
 def groups_kernel(part, n_parts, dy, x, taken, keep, shape, gamma, mean, rstd, scale, dx, past_caches, sums):
     """A row at a time; `sums` (2, segments) is for dgamma and dbeta, one of each per segment."""
     n_rows, n_channels, n_inner = shape
-    operands = np.empty((6, n_channels), gamma.dtype)
-    segments = np.empty((3, n_channels))
+    operands = memory((6, n_channels), gamma.dtype)
+    segments = memory((3, n_channels))
     for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
         high, scaling = gamma.dtype.type(load(mean, row)), gamma.dtype.type(load(rstd, row))
         total, product, offset, count = np.float64(0), np.float64(0), np.float64(0), np.float64(0)
@@ -163,6 +193,7 @@ def groups_kernel(part, n_parts, dy, x, taken, keep, shape, gamma, mean, rstd, s
                 line = first + c
                 _write_segment(dy, x, taken, keep, line, n_inner, 0, n_inner, operands, c, dx, past_caches, False)
     settle()
+    free(operands, segments)
 
 
 @kernel
@@ -197,9 +228,10 @@ def column_sums_kernel(part, n_parts, dy, x, taken, n_cols, n_tiles, n_chunks, m
     """Unit = a chunk of the rows of one tile of columns; sums (chunk, 4, column), the last ones counts."""
     n_rows = x.size // n_cols
     n_units = n_tiles * n_chunks
-    of_tile, of_rows, counts = np.empty((3, TILE)), np.empty((3, TILE)), np.empty(TILE, np.int32)
-    statistics, scratch = np.empty(2 * TILE, like.dtype), np.empty((2, AT_ONCE * TILE), like.dtype)
-    short = np.zeros(5 * TILE, like.dtype)
+    of_tile, of_rows, counts = memory((3, TILE)), memory((3, TILE)), memory(TILE, np.int32)
+    statistics, scratch = memory(2 * TILE, like.dtype), memory((2, AT_ONCE * TILE), like.dtype)
+    short = memory(5 * TILE, like.dtype)
+    short[:] = 0
     short[4 * TILE :] = 1
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
@@ -226,6 +258,7 @@ def column_sums_kernel(part, n_parts, dy, x, taken, n_cols, n_tiles, n_chunks, m
             for i in range(3):
                 sums[chunk, i, lower + j] = of_tile[i, j]
             sums[chunk, 3, lower + j] = counts[j]
+    free(of_tile, of_rows, counts, statistics, scratch, short)
 
 
 @kernel
@@ -233,7 +266,7 @@ def column_gradients_kernel(part, n_parts, dy, x, taken, keep, n_cols, n_tiles, 
     """Unit = a chunk of the rows of one tile of columns."""
     n_rows = x.size // n_cols
     n_units = n_tiles * n_chunks
-    of_tile = np.empty(6 * TILE, operands.dtype)
+    of_tile = memory(6 * TILE, operands.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_cols * tile // n_tiles
@@ -250,3 +283,4 @@ def column_gradients_kernel(part, n_parts, dy, x, taken, keep, n_cols, n_tiles, 
                 write_column_gradients(dy, x, start, 1, n_cols, n, of_tile, dx, taken, keep)
             write_padding(dy, keep, start + n, upper - lower - n, dx, False)
     settle()
+    free(of_tile)

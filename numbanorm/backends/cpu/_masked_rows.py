@@ -1,24 +1,35 @@
-"""Rows that take part as wholes, or not at all, as those of padded sequences do: neighbours go together."""
+"""Rows whose first elements take part: all of them or none, as in padded sequences, or any number."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._kernels import keep_statistics, write_rows_of
 from numbanorm.backends.cpu._masked_write import write_padding
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._row_sums import row_moments
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._write import finish
 
+Array = NDArray[Any]
+
 
 @spliced
-def _alike(lengths, row, most):
+def alike(lengths, row, most):
     """How many rows from `row` on, `most` at most, have its length."""
     n = 1
     while n < most and lengths[row + n] == lengths[row]:
         n += 1
     return n
+
+
+def are_whole(taken: Array, length: int) -> bool:
+    """Whether lines take part as wholes or not at all."""
+    return bool(taken.dtype != np.bool_ and ((taken == 0) | (taken == length)).all())
 
 
 @kernel
@@ -28,10 +39,10 @@ def whole_rows_kernel(
     """``norm_rows_kernel`` of the rows whose length is not 0; those that follow one another make a batch."""
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
-    statistics, operands = np.empty((2, batch)), np.empty((5, batch), gamma.dtype)
+    statistics, operands = memory((2, batch)), memory((5, batch), gamma.dtype)
     row = n_rows * part // n_parts
     while row < last:
-        n = _alike(lengths, row, min(batch, last - row))
+        n = alike(lengths, row, min(batch, last - row))
         if lengths[row]:
             row_moments(x, row * n_cols, n, n_cols, operands, statistics)
             # Nothing but the variance takes the count.
@@ -43,3 +54,4 @@ def whole_rows_kernel(
         keep_statistics(n, row, statistics, mean, rstd)
         row += n
     settle()
+    free(statistics, operands)

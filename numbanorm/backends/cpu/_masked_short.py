@@ -10,6 +10,9 @@ from numbanorm.backends.cpu._elements import load, store
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._kernels import keep_statistics
 from numbanorm.backends.cpu._masked_sums import finish_sets
+from numbanorm.backends.cpu._memory import free, memory
+from numbanorm.backends.cpu._stream import settle, whole_lines
+from numbanorm.backends.cpu._stream_masked import write_masked_line
 from numbanorm.backends.cpu._stream_rows import parameter
 from numbanorm.backends.cpu._write import centred, scaled
 
@@ -59,27 +62,39 @@ def _jit_of_line(given, otherwise):
 
 
 @inner
-def _write_short(x, mask, start, n, length, operands, gamma, beta, keep, y):
+def _write_short(x, mask, start, n, length, operands, gamma, beta, keep, y, past_caches):
     """y of n lines, whose gamma and beta are arrays as long as a line, or None where operands hold one for each."""
     for k in range(n):
         first = start + k * length
         high, low, rstd = operands[0, k], operands[1, k], operands[2, k]
         gammas, betas = of_line(gamma, operands[3, k]), of_line(beta, operands[4, k])
-        for i in range(length):
-            itself = load(x, first + i)
-            value = scaled(centred(itself, high, low), rstd, parameter(gammas, i)) + parameter(betas, i)
-            padding = itself if keep else type(itself)(0)
-            store(y, first + i, value if load(mask, first + i) else padding)
+        upper, n_lines, step = whole_lines(y, first, length, past_caches)
+        lower = 0
+        while True:
+            for i in range(lower, upper):
+                itself = load(x, first + i)
+                value = scaled(centred(itself, high, low), rstd, parameter(gammas, i)) + parameter(betas, i)
+                padding = itself if keep else type(itself)(0)
+                store(y, first + i, value if load(mask, first + i) else padding)
+            if upper == length:
+                break
+            for i in range(n_lines):
+                j = upper + i * step
+                at = first + j
+                write_masked_line(x, at, y, at, high, low, rstd, gammas, betas, j, mask, at, keep)
+            lower, upper = upper + n_lines * step, length
 
 
 @kernel
-def masked_short_kernel(part, n_parts, x, mask, cut, gamma, beta, by_column, scale, ddof, keep, y, mean, rstd):
+def masked_short_kernel(
+    part, n_parts, x, mask, cut, gamma, beta, by_column, scale, ddof, keep, y, past_caches, mean, rstd
+):
     """Unit = one set of n_lines lines."""
     n_lines, length, batch = cut
     size = n_lines * length
     last = x.size // size * (part + 1) // n_parts
-    counts, statistics = np.empty(batch), np.empty((2, batch))
-    operands, lines = np.empty((3, batch), gamma.dtype), np.empty((5, batch * n_lines), gamma.dtype)
+    counts, statistics = memory(batch), memory((2, batch))
+    operands, lines = memory((3, batch), gamma.dtype), memory((5, batch * n_lines), gamma.dtype)
     for first in range(x.size // size * part // n_parts, last, batch):
         n = min(batch, last - first)
         _short_moments(x, mask, first * size, n, size, counts, statistics)
@@ -90,7 +105,9 @@ def masked_short_kernel(part, n_parts, x, mask, cut, gamma, beta, by_column, sca
             lines[3, k] = gamma[(first * n_lines + k) % gamma.size]
             lines[4, k] = beta[(first * n_lines + k) % beta.size]
         if by_column:
-            _write_short(x, mask, first * size, n, length, lines, gamma, beta, keep, y)
+            _write_short(x, mask, first * size, n, length, lines, gamma, beta, keep, y, past_caches)
         else:
-            _write_short(x, mask, first * size, n * n_lines, length, lines, None, None, keep, y)
+            _write_short(x, mask, first * size, n * n_lines, length, lines, None, None, keep, y, past_caches)
         keep_statistics(n, first, statistics, mean, rstd)
+    settle()
+    free(counts, statistics, operands, lines)

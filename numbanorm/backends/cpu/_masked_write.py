@@ -9,11 +9,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from numbanorm.backends.cpu._elements import load, store
+from numbanorm.backends.cpu._elements import bridge, load, store
 from numbanorm.backends.cpu._jit import inner, spliced
 from numbanorm.backends.cpu._lanes import LINE
-from numbanorm.backends.cpu._masked_sums import is_short, is_taken, n_first
-from numbanorm.backends.cpu._stream import whole_lines
+from numbanorm.backends.cpu._masked_sums import is_taken, n_first
+from numbanorm.backends.cpu._stream import whole_lines, write_line
 from numbanorm.backends.cpu._stream_masked import write_flags, write_masked_line, write_padding_line
 from numbanorm.backends.cpu._stream_rows import parameter
 from numbanorm.backends.cpu._write import centred, scaled
@@ -47,6 +47,18 @@ def _jit_bounds(taken, run, length):
     return of_lengths
 
 
+def n_inside(limit, n_lines, n, step):
+    """How many of n_lines lines of `step` elements take part as wholes for sure: those of the first n elements."""
+    return 0 if isinstance(limit, np.ndarray) else min(n_lines, max(n, 0) // step)
+
+
+@overload(n_inside)
+def _jit_n_inside(limit, n_lines, n, step):
+    if isinstance(limit, types.Array):
+        return lambda limit, n_lines, n, step: 0
+    return lambda limit, n_lines, n, step: min(n_lines, max(n, 0) // step)
+
+
 @inner
 def spread_lengths(lengths, line, stride, n_runs, n_lines, length, flags):
     """Flags of n_runs times n_lines lines that are `stride` lines apart: the first lengths[line] of each are true.
@@ -61,9 +73,9 @@ def spread_lengths(lengths, line, stride, n_runs, n_lines, length, flags):
 
 
 @spliced
-def n_seen(x, y, first, n, length, past_caches):
+def n_seen(y, first, n, length, past_caches):
     """How many elements of a run to look at, of which the first n take part: the others are padding."""
-    if n == length or (past_caches and is_short(x, length - n)):
+    if n == length:
         return length
     # Padding begins with a cache line of its own: to write a line in two halves would mean to read it first.
     until_line, _, _ = whole_lines(y, first, length, True)
@@ -101,7 +113,7 @@ def write_runs(x, start, n_runs, stride, length, operands, at, taken, keep, y, p
     for k in range(n_runs):
         first = start + k * stride
         limit, index, n = bounds(taken, k, length)
-        seen = n_seen(x, y, first, n, length, past_caches)
+        seen = n_seen(y, first, n, length, past_caches)
         upper, n_lines, step = whole_lines(y, first, seen, past_caches)
         lower = 0
         while True:
@@ -113,13 +125,19 @@ def write_runs(x, start, n_runs, stride, length, operands, at, taken, keep, y, p
                 store(y, first + i, value if is_taken(limit, index + i) else padding)
             if upper == seen:
                 break
-            for i in range(n_lines):
+            inside = n_inside(limit, n_lines, n - upper, step)
+            for i in range(inside):
+                j = upper + i * step
+                write_line(x, first + j, y, first + j, high, low, rstd, gamma, beta, at + j)
+            for i in range(inside, n_lines):
                 j = upper + i * step
                 write_masked_line(
                     x, first + j, y, first + j, high, low, rstd, gamma, beta, at + j, limit, index + j, keep
                 )
             lower, upper = upper + n_lines * step, seen
         if seen < length:
+            if past_caches:
+                bridge(x, first + seen, first + length)
             write_padding(x, first + seen, length - seen, keep, y, past_caches)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, kernel, spliced
 from numbanorm.backends.cpu._launch import TILE, fold, n_column_splits, n_parts, n_splits, rows_at_once
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._stream import goes_past_caches, settle
 from numbanorm.backends.cpu._write import prepare, write_columns, write_rows, write_segments
 
@@ -56,7 +57,7 @@ def _affine_rows_kernel(
     eps, eps_on_std = scale
     n_units = x.size // n_inner * n_splits
     last = n_units * (part + 1) // n_parts
-    operands = np.empty((5, batch), gamma.dtype)
+    operands = memory((5, batch), gamma.dtype)
     for unit in range(n_units * part // n_parts, last, batch):
         n = min(batch, last - unit)
         row = unit // n_splits
@@ -74,6 +75,7 @@ def _affine_rows_kernel(
                 operands[4, k] = beta[parameter]
             write_segments(x, row * n_inner + lower, n, length, operands, y, past_caches)
     settle()
+    free(operands)
 
 
 def affine_rows(
@@ -121,7 +123,7 @@ def _affine_cols_kernel(
     eps, eps_on_std = scale
     n_rows = x.size // n_inner
     n_units = n_tiles * n_chunks
-    operands = np.empty((5, -(-n_inner // n_tiles) * fold), gamma.dtype)
+    operands = memory((5, -(-n_inner // n_tiles) * fold), gamma.dtype)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_inner * tile // n_tiles
@@ -145,6 +147,7 @@ def _affine_cols_kernel(
             write_columns(x, start, n, stride, wide, operands, gamma, beta, parameter, mid, step, y, past_caches)
             row += n * at_once
     settle()
+    free(operands)
 
 
 def affine_cols(

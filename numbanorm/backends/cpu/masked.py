@@ -24,14 +24,11 @@ from numbanorm.backends.cpu._launch import (
     n_splits,
     rows_at_once,
 )
-from numbanorm.backends.cpu._masked_rows import whole_rows_kernel
+from numbanorm.backends.cpu._masked_rows import are_whole, whole_rows_kernel
 from numbanorm.backends.cpu._masked_short import masked_short_kernel
 from numbanorm.backends.cpu._stream import goes_past_caches
 from numbanorm.backends.cpu.moments import combine_moments
 from numbanorm.backends.cpu.normalize import Scale, finished, same_length
-
-#: Elements of a set up to which a batch at a time is faster, though that is not written past the caches.
-SHORT_SET = 1 << 9
 
 Array = NDArray[Any]
 Taken = tuple[Array | None, Array | None]
@@ -60,7 +57,7 @@ def masked_norm_rows(
     """:func:`norm_rows` of the elements of x (n_rows, n_cols) that take part."""
     gamma, beta = same_length(gamma, beta)
     n_rows, n_cols = x.shape
-    if taken.dtype != np.bool_ and n_splits(n_rows, n_cols) == 1 and ((taken == 0) | (taken == n_cols)).all():
+    if n_splits(n_rows, n_cols) == 1 and are_whole(taken, n_cols):
         whole_rows_kernel(
             n_parts(n_rows, x.size),
             flat_input(x),
@@ -123,10 +120,12 @@ def _norm(
         _affine_lines(x, taken, length, mu, var, scale[:2], gamma, beta, by_column, keep, y)
         return
     past_caches = goes_past_caches(x, y, length)
-    if taken.dtype == np.bool_ and n_lines * length <= (SHORT_SET if past_caches else BLOCK):
+    if taken.dtype == np.bool_ and n_lines * length <= BLOCK:
         cut = n_lines, length, rows_at_once(n_lines * length)
         operands = flat_input(x), flat_input(taken), cut, flat_input(gamma), flat_input(beta), by_column, scale
-        masked_short_kernel(n_parts(n_sets, x.size), *operands, float(ddof), keep, flat_output(y), mean, rstd)
+        masked_short_kernel(
+            n_parts(n_sets, x.size), *operands, float(ddof), keep, flat_output(y), past_caches, mean, rstd
+        )
         return
     kernels.masked_norm_kernel(
         n_parts(n_sets, x.size),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu import _masked_kernels_backward as kernels
 from numbanorm.backends.cpu._elements import flat_input, flat_output
 from numbanorm.backends.cpu._launch import MAX_PARTS, SERIAL_BELOW, SHORT_SEGMENT, TILE, n_parts, n_splits, rows_at_once
+from numbanorm.backends.cpu._masked_rows import are_whole
 from numbanorm.backends.cpu._masked_two_visits import (
     column_sums,
     segment_sums,
@@ -49,7 +50,9 @@ def masked_rows_backward(
     """
     n_rows, n_cols = x.shape
     wanted = dgamma.size or dbeta.size
-    if gamma.size == 1 and not (wanted and n_cols > 1 and max(dgamma.size, dbeta.size) == n_cols):
+    as_one = gamma.size == 1 and not (wanted and n_cols > 1 and max(dgamma.size, dbeta.size) == n_cols)
+    whole = not (as_one and wanted) and are_whole(taken, n_cols)
+    if as_one and not whole:
         cube = (n_rows, 1, n_cols)
         views = dy.reshape(cube), x.reshape(cube), taken
         target = dx.reshape(cube) if dx.size else dx
@@ -67,7 +70,8 @@ def masked_rows_backward(
         inputs = flat_input(dy), flat_input(x), flat_input(taken), keep, n_cols, rows_at_once(n_cols)
         statistics = flat_input(gamma), flat_input(mean), flat_input(rstd), scale
         output = flat_output(dx), streams(dy, x, dx, n_cols)
-        kernels.rows_kernel(parts, *inputs, *statistics, *output, sums.reshape(-1))
+        run = kernels.whole_rows_kernel if whole else kernels.rows_kernel
+        run(parts, *inputs, *statistics, *output, sums.reshape(-1))
     if wanted:
         merge_columns(sums, dgamma, dbeta)
 

@@ -18,6 +18,7 @@ from numbanorm.backends.cpu._launch import (
     n_parts,
     n_splits,
 )
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._sums import (
     channel_moments,
     merge_parts,
@@ -78,7 +79,7 @@ def _moments_cols_kernel(part, n_parts, x, weights, counts, shape, fold, n_tiles
     """Unit = one of the n_splits pieces of the rows of one tile of columns of one outer index."""
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_splits * n_tiles
-    sums = np.empty(4 * TILE)
+    sums = memory(4 * TILE)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile = unit % n_tiles
         outer = unit // n_tiles // n_splits
@@ -90,6 +91,7 @@ def _moments_cols_kernel(part, n_parts, x, weights, counts, shape, fold, n_tiles
         start = (outer * n_reduce + row) * n_inner + col
         out = (outer * n_splits + split) * n_inner + col
         tile_moments(x, weights, counts, start, n_inner, n_rows, n_cols, fold, sums, out, count, mean, m2)
+    free(sums)
 
 
 def moments_cols(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
@@ -196,7 +198,7 @@ def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, me
     """Unit = one tile of columns of one outer index."""
     n_outer, n_reduce, n_inner = shape
     n_units = n_outer * n_tiles
-    sums, moments = np.empty(4 * TILE), np.empty((3, TILE))
+    sums, moments = memory(4 * TILE), memory((3, TILE))
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         outer, tile = unit // n_tiles, unit % n_tiles
         col = n_inner * tile // n_tiles
@@ -206,6 +208,7 @@ def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, me
         for j in range(n_cols):
             count, mu, m2 = moments[0, j], moments[1, j], moments[2, j]
             finish(outer * n_inner + col + j, count, mu, m2, ddof, True, root, mean, var)
+    free(sums, moments)
 
 
 def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._launch import MAX_PARTS, QUICK_BLOCK, SERIAL_BELOW, TILE, rows_at_once
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._sums_backward import add_columns
 from numbanorm.backends.cpu._write_backward import gradient, set_operands
 
@@ -94,10 +95,11 @@ def rows_from_output_kernel(part, n_parts, dy, y, n_cols, batch, gamma, inverse,
     n_rows = y.size // n_cols
     n_tiles = -(-n_cols // TILE)
     last = n_rows * (part + 1) // n_parts
-    operands = np.empty((6, batch), gamma.dtype)
-    as_it_is = np.zeros((3, batch), gamma.dtype)
+    operands = memory((6, batch), gamma.dtype)
+    as_it_is = memory((3, batch), gamma.dtype)
+    as_it_is[:] = 0
     as_it_is[1, :] = 1
-    short = np.empty(2 * TILE, gamma.dtype)
+    short = memory(2 * TILE, gamma.dtype)
     zero, one = gamma.dtype.type(0), gamma.dtype.type(1)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
@@ -115,3 +117,4 @@ def rows_from_output_kernel(part, n_parts, dy, y, n_cols, batch, gamma, inverse,
         if dx.size:
             for k in range(n):
                 _write_from_output(dy, y, start + k * n_cols, n_cols, operands, k, gamma, inverse, beta, dx)
+    free(operands, as_it_is, short)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load, store
 from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._launch import n_parts
+from numbanorm.backends.cpu._memory import free, memory
 
 Array = NDArray[Any]
 
@@ -134,11 +135,11 @@ def _square_sums(x, adjacent, start, at, shape, n, width, window, tile, row, pre
 def _local_response_kernel(part, n_parts, x, shape, cut, window, scale, like, y):
     n_channels, n_inner = shape
     n_outer, n_tiles, width, adjacent = cut
-    tile = np.empty((n_channels + window[0] + window[1]) * width)
-    prefix = np.empty(width)
-    # Lanes beyond a tile's last one hold what they held: numbers, whose results are not written.
-    row, result = np.ones(width, like.dtype), np.empty(width, like.dtype)
-    at = np.empty(width, np.intp)
+    tile = memory((n_channels + window[0] + window[1]) * width)
+    prefix = memory(width)
+    row, result = memory(width, like.dtype), memory(width, like.dtype)
+    row[:] = 1  # lanes beyond a tile's last one hold what they held: numbers, whose results are not written
+    at = memory(width, np.intp)
     n_units = n_outer * n_tiles
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         first, n, start = _tile_of(unit, n_tiles, width, adjacent, shape, x.size)
@@ -152,6 +153,7 @@ def _local_response_kernel(part, n_parts, x, shape, cut, window, scale, like, y)
                 value = np.float64(row[np.uintp(j)]) * tile[np.uintp(c * width + j)]
                 result[np.uintp(j)] = like.dtype.type(value)
             _write(y, adjacent, start, at, c * n_inner, n, result)
+    free(tile, prefix, row, result, at)
 
 
 @inner
@@ -203,11 +205,13 @@ def _local_response_backward_kernel(part, n_parts, dy, x, shape, cut, window, sc
     n_outer, n_tiles, width, adjacent = cut
     before, after = window
     alpha, beta, k = scale
-    factors = np.empty((n_channels + before + after) * width)
-    through = np.empty((n_channels + before + after) * width)
-    prefix = np.empty(width)
-    gradient, value, result = np.ones(width, like.dtype), np.ones(width, like.dtype), np.empty(width, like.dtype)
-    at = np.empty(width, np.intp)
+    factors = memory((n_channels + before + after) * width)
+    through = memory((n_channels + before + after) * width)
+    prefix = memory(width)
+    gradient, value, result = memory(width, like.dtype), memory(width, like.dtype), memory(width, like.dtype)
+    gradient[:] = 1
+    value[:] = 1
+    at = memory(width, np.intp)
     n_units = n_outer * n_tiles
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         first, n, start = _tile_of(unit, n_tiles, width, adjacent, shape, x.size)
@@ -236,6 +240,7 @@ def _local_response_backward_kernel(part, n_parts, dy, x, shape, cut, window, sc
                 indirect = 2 * alpha * beta * np.float64(value[np.uintp(j)]) * through[np.uintp(c * width + j)]
                 result[np.uintp(j)] = like.dtype.type(direct - indirect)
             _write(dx, adjacent, start, at, c * n_inner, n, result)
+    free(factors, through, prefix, gradient, value, result, at)
 
 
 def local_response_backward(

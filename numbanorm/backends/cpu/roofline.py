@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import inner, kernel
 from numbanorm.backends.cpu._launch import MAX_PARTS, n_parts
+from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._write import write_segments
 
@@ -19,10 +20,12 @@ Array = NDArray[Any]
 @kernel
 def _copy_kernel(part, n_parts, x, y, past_caches):
     start, stop = x.size * part // n_parts, x.size * (part + 1) // n_parts
-    one, zero = np.float32(1), np.float32(0)
-    operands = np.array([[zero], [zero], [one], [one], [zero]])
+    operands = memory((5, 1), np.float32)
+    operands[:] = 0
+    operands[2:4, :] = 1
     write_segments(x, start, 1, stop - start, operands, y, past_caches)
     settle()
+    free(operands)
 
 
 def copy(x: Array, y: Array, past_caches: bool) -> None:
