@@ -25,7 +25,7 @@ from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
 from numbanorm._backend import backend_for, selected
 from numbanorm._capture import called
 from numbanorm._recorder import recorders
-from numbanorm._replay import LARGEST, MANY, record
+from numbanorm._replay import LARGEST, LARGEST_ON_DEVICE, MANY, record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,12 +46,25 @@ def everywhere(function: F) -> F:
 
 #: What a call's Python may ask of an array: one attrgetter takes less time than three attributes.
 _kind = attrgetter("shape", "dtype", "flags.num")
+_device_kind = attrgetter("shape", "dtype", "flags.c_contiguous", "data.device_id")
+#: Accesses of kernels on a device ask for addresses that are multiples of at most this.
+_ALIGNMENT = 16
+
+
+def _kinds_on_device(x: Any, values: tuple[Any, ...]) -> list[Any]:
+    """Of the values of a call with CuPy's x, and where it is made; empty if it is not to be played back."""
+    context = _arrays.device().context()
+    if context is None or x.nbytes > LARGEST_ON_DEVICE or x.data.device_id != context[0]:
+        return []
+    kinds = [(*_device_kind(v), v.data.ptr % _ALIGNMENT) if type(v) is type(x) else (type(v), v) for v in values]
+    return [context, *kinds]
 
 
 def replayed(function: F) -> F:
-    """:func:`everywhere`, and small calls of a kind that comes often are played back (see ``_replay.py``).
+    """:func:`everywhere`, and calls of a kind that comes often are played back (see ``_replay.py``).
 
-    For functions whose Python never asks what an array holds, or says so by ``not_replayed``.
+    On the host small ones. For functions whose Python never asks what an array holds, or says so
+    by ``not_replayed``.
     """
     received = everywhere(function)
     first = int(function.__code__.co_varnames[0] == "self")
@@ -59,22 +72,28 @@ def replayed(function: F) -> F:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if len(args) <= first or type(args[first]) is not np.ndarray or args[first].nbytes > LARGEST or recorders:
-            return received(*args, **kwargs)
+        x = args[first] if len(args) > first and not recorders else None
         values = (*args, *kwargs.values()) if kwargs else args
-        kinds: list[Any] = [_kind(v) if type(v) is np.ndarray else (type(v), v) for v in values]
+        if type(x) is np.ndarray and x.nbytes <= LARGEST:
+            kinds: list[Any] = [_kind(v) if type(v) is np.ndarray else (type(v), v) for v in values]
+        elif x is not None and type(x) is cupy_kind():
+            kinds = _kinds_on_device(x, values)
+        else:
+            kinds = []
+        if not kinds:
+            return received(*args, **kwargs)
         kinds.append(selected()[0])
         key = (*kinds, *kwargs) if kwargs else tuple(kinds)
         try:
             met = known.get(key, 0)
         except TypeError:  # an option without a hash
-            return function(*args, **kwargs)
+            return received(*args, **kwargs)
         if met.__class__ is not int:
             return met(values)
-        result = function(*args, **kwargs)
+        result = received(*args, **kwargs)
         if len(known) >= MANY:
             known.clear()
-        known[key] = met + 1 if met < _replay.OFTEN else record(function, args, kwargs)
+        known[key] = met + 1 if met < _replay.OFTEN else record(received, args, kwargs, _arrays.place_of(x))
         return result
 
     return cast(F, call)

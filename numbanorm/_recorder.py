@@ -15,10 +15,16 @@ Array = NDArray[Any]
 recorders: dict[int, Recorder] = {}
 
 
-def launched(run: Callable[..., Any], *args: Any) -> None:
-    """A kernel is run."""
+def launched(run: Callable[..., Any], *args: Any, by: str | None = None) -> None:
+    """A kernel is run; on a device `by` is how it wants its arrays, as ``array.data.ptr`` or as they are ("")."""
     if recorder := recorders.get(get_ident()):
-        recorder.launched(run, *args)
+        recorder.launched(run, *args, by=by)
+
+
+def allocated(array: Array) -> None:
+    """Memory on a device that nothing was written to."""
+    if recorders and (recorder := recorders.get(get_ident())):
+        recorder.add(array)
 
 
 def evaluated(run: Callable[..., Any], args: tuple[Any, ...], result: Array) -> None:
@@ -48,6 +54,13 @@ class Shaped(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Handed(NamedTuple):
+    """How a kernel on a device gets an array: a known one by its number, or one that stays the same."""
+
+    array: int | Array
+    by: str
+
+
 class Step(NamedTuple):
     """A kernel that was run; or a function of arrays, whose result became known as `array`."""
 
@@ -68,19 +81,24 @@ class Recorder:
         self.written = set(range(len(arguments)))
         self.complete = True
 
-    def launched(self, run: Callable[..., Any], *args: Any) -> None:
+    def launched(self, run: Callable[..., Any], *args: Any, by: str | None) -> None:
         """A kernel was run."""
-        self.steps.append(Step(run, [self._operand(arg) if isinstance(arg, np.ndarray) else arg for arg in args]))
+        if by is None:
+            operands = [self._operand(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
+        else:
+            operands = [self._handed(arg, by) if is_on_device(arg) else arg for arg in args]
+        self.steps.append(Step(run, operands))
 
     def evaluated(self, run: Callable[..., Any], args: tuple[Any, ...], result: Array) -> None:
         """``run(*args)`` gave an array."""
         if _address(result) in self.places:
             return  # a view of what is known
         operands = [self._shaped(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
-        self.steps.append(Step(run, operands, self._add(result)))
+        self.steps.append(Step(run, operands, self.add(result)))
         self.written.add(len(self.arrays) - 1)
 
-    def _add(self, array: Array) -> int:
+    def add(self, array: Array) -> int:
+        """Make an array known."""
         place = self.places[_address(array)] = len(self.arrays)
         self.arrays.append(array)
         return place
@@ -91,12 +109,20 @@ class Recorder:
         if array.size == 0 or (place is None and not _owner(array).flags.writeable):
             return array
         if place is None:
-            place = self._add(array)
+            place = self.add(array)
         if array.flags.writeable:
             self.written.add(place)
         self._know(array, place)
         self.complete &= array.ndim == 1
         return View(place, array.dtype, array.flags.writeable)
+
+    def _handed(self, array: Array, by: str) -> Any:
+        """The same on a device; what nobody allocated in this call is constant."""
+        place = self.places.get(_address(array)) if array.size else None
+        if place is None:
+            return Handed(array, by)
+        self.complete &= array.nbytes == self.arrays[place].nbytes and array.flags.c_contiguous
+        return Handed(place, by)
 
     def _shaped(self, array: Array) -> Any:
         place = self.places.get(_address(array))
@@ -114,14 +140,20 @@ class Recorder:
         if isinstance(result, np.generic):
             same = [i for i in new if self.arrays[i].tobytes() == result.tobytes()]
             return same[0] if len(same) == 1 else None
-        place = self.places.get(_address(result)) if type(result) is np.ndarray and result.size else None
+        is_array = type(result) is np.ndarray or is_on_device(result)
+        place = self.places.get(_address(result)) if is_array and result.size else None
         if place is None or place not in new or result.nbytes != self.arrays[place].nbytes:
             return None
         return place if result.flags.c_contiguous else None
 
 
-def _address(array: Array) -> int:
-    return int(array.ctypes.data)
+def is_on_device(value: Any) -> bool:
+    """Whether this is an array of CuPy, which is not imported for the question."""
+    return hasattr(type(value), "__cuda_array_interface__")
+
+
+def _address(array: Any) -> int:
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def _owner(array: Array) -> Array:

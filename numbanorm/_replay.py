@@ -15,6 +15,7 @@ with a pattern no result has: the same bits in every result and every argument.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from math import isfinite
 from threading import get_ident
@@ -24,20 +25,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm._dtypes import is_float
-from numbanorm._recorder import Recorder, Shaped, View, recorders
+from numbanorm._recorder import Handed, Recorder, Shaped, View, is_on_device, recorders
 
 Array = NDArray[Any]
 
-#: Bytes of the first array of a call that is played back; beyond them Python is the smaller part of a call.
+#: Bytes of the first array of a call on the host that is played back; beyond them Python is the smaller part of a call.
 LARGEST = 1 << 18
+#: The same on a device, where a kernel has read and written as much before Python is done.
+LARGEST_ON_DEVICE = 1 << 23
 #: Calls of a kind before it is recorded, which takes as long as a hundred of them.
 OFTEN = 32
 #: Kinds of calls of a function that are remembered; when there are more, all are forgotten.
 MANY = 1024
 #: Types of options that say all by their value, beside tuples of them.
 _OPTIONS = frozenset({int, float, str, bool, type(None)})
-#: Flags of an array in C order, and of an aligned one.
-_DENSE = 0x101
 #: Each byte of the memory in which a recording is tried: NaN in every dtype, with bits that no arithmetic gives.
 _POISON = 0xFF
 
@@ -58,18 +59,20 @@ def forget() -> None:
 
 
 class _Script:
-    """A recorded call as a function in Python: memory, flat views, kernels."""
+    """A recorded call as a function in Python: memory, views or addresses of arrays, kernels."""
 
-    def __init__(self, recorder: Recorder, arguments: list[str], result: Any, places: list[int]) -> None:
+    def __init__(
+        self, recorder: Recorder, empty: Callable[..., Any], arguments: list[str], result: Any, places: list[int]
+    ) -> None:
         """`arguments` names the values of a call: ``a0``, ``a1`` for arrays, ``_`` for options."""
-        self.names: dict[str, Any] = {"empty": np.empty}
+        self.names: dict[str, Any] = {"empty": empty}
         self.lines = ["def play(values, empty=empty):", f"{', '.join(arguments)}, = values"]
-        results = [np.asarray(one) for one in (result if isinstance(result, tuple) else (result,))]
+        results = result if isinstance(result, tuple) else (result,)
         evaluated = {step.array for step in recorder.steps}
         self.arrays = recorder.arrays.copy()
         for place, one in zip(places, results, strict=True):
             if place not in evaluated:
-                self.arrays[place] = one
+                self.arrays[place] = np.asarray(one) if isinstance(one, np.generic) else one
         for i, like in enumerate(self.arrays):
             if i >= recorder.n_arguments and i not in evaluated:
                 self.lines.append(f"a{i} = empty({like.shape}, {self._named('d', like.dtype)})")
@@ -78,7 +81,7 @@ class _Script:
             given = ", ".join(map(self._operand, operands))
             self.lines.append(f"{'' if array is None else f'a{array} = '}{self._named('run', run)}({given})")
         returned = ", ".join(
-            self._shaped(Shaped(place, one.shape)) + "[()]" * (not one.ndim)
+            self._shaped(Shaped(place, one.shape)) + "[()]" * isinstance(one, np.generic)
             for place, one in zip(places, results, strict=True)
         )
         if isinstance(result, tuple):
@@ -94,6 +97,8 @@ class _Script:
     def _operand(self, operand: Any) -> str:
         if isinstance(operand, View):
             return self._view(operand)
+        if isinstance(operand, Handed):
+            return self._handed(operand)
         return self._shaped(operand) if isinstance(operand, Shaped) else self._constant(operand)
 
     def _constant(self, value: Any) -> str:
@@ -102,6 +107,12 @@ class _Script:
         if all(type(number) in (int, bool) or (type(number) is float and isfinite(number)) for number in numbers):
             return repr(value)
         return self._named("c", value)
+
+    def _handed(self, handed: Handed) -> str:
+        if isinstance(handed.array, int):
+            return f"a{handed.array}{handed.by}"
+        name = self._named("c", handed.array)  # which keeps it alive
+        return str(handed.array.data.ptr) if handed.by else name  # type: ignore[attr-defined]
 
     def _shaped(self, whole: Shaped) -> str:
         same = self.arrays[whole.array].shape == whole.shape
@@ -128,47 +139,59 @@ class _Script:
         return play
 
 
-def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
-    """``function(*args, **kwargs)`` as a function of the values of such a call: played back, if it can be."""
+def record(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], place: Any
+) -> Callable[..., Any]:
+    """``function(*args, **kwargs)`` as a function of the values of such a call: played back, if it can be.
+
+    Its arrays are at a `place`.
+    """
     n_args, names = len(args), tuple(kwargs)
-    values = (*args, *kwargs.values())
 
     def called(values: tuple[Any, ...]) -> Any:
         return function(*values[:n_args], **dict(zip(names, values[n_args:], strict=True)))
 
-    arrays = [value for value in values if type(value) is np.ndarray]
-    options = [value for value in values if type(value) is not np.ndarray]
-    if not (all(map(_is_plain, arrays)) and all(map(_is_option, options))):
+    values = (*args, *kwargs.values())
+    is_array = [type(value) is np.ndarray or is_on_device(value) for value in values]
+    if not all(_is_plain(place, v) if array else _is_option(v) for v, array in zip(values, is_array, strict=True)):
         return called
     random = np.random.default_rng(0)
-    first, second = (_others(random, values), _others(random, values))
-    play = _recorded(called, first)
+
+    def others() -> tuple[Any, ...]:
+        """Values of the same kind: positive random numbers in arrays that share no memory."""
+        return tuple(_other(place, random, v) if array else v for v, array in zip(values, is_array, strict=True))
+
+    play = _recorded(called, others(), is_array, place)
     if play is None:
         return called
-    third = tuple(value.copy() if type(value) is np.ndarray else value for value in second)
-    same = _bits(play(second, _poisoned), second) == _bits(called(third), third)
+    second = others()
+    third = tuple(place.duplicate(v) if array else v for v, array in zip(second, is_array, strict=True))
+    poisoned = partial(_poisoned, place)
+    same = _bits(place, play(second, poisoned), second) == _bits(place, called(third), third)
     return play if same else called
 
 
-def _recorded(called: Callable[..., Any], values: tuple[Any, ...]) -> Callable[..., Any] | None:
+def _recorded(
+    called: Callable[..., Any], values: tuple[Any, ...], is_array: list[bool], place: Any
+) -> Callable[..., Any] | None:
     """The same call played back, or None where that cannot be."""
-    recorder = recorders[get_ident()] = Recorder([value for value in values if type(value) is np.ndarray])
+    recorder = recorders[get_ident()] = Recorder([v for v, array in zip(values, is_array, strict=True) if array])
     try:
         result = called(values)
     finally:
         del recorders[get_ident()]
     found = [recorder.place_of(one) for one in (result if isinstance(result, tuple) else (result,))]
-    places = [place for place in found if place is not None]
+    places = [number for number in found if number is not None]
     if not recorder.complete or len(set(places)) < len(found):
         return None
     counted = count()
-    arguments = [f"a{next(counted)}" if type(value) is np.ndarray else "_" for value in values]
-    return _Script(recorder, arguments, result, places).compiled()
+    arguments = [f"a{next(counted)}" if array else "_" for array in is_array]
+    return _Script(recorder, place.fresh, arguments, result, places).compiled()
 
 
-def _is_plain(array: Array) -> bool:
+def _is_plain(place: Any, array: Array) -> bool:
     """Whether this is a dense array of floating-point numbers."""
-    return bool(is_float(array.dtype) and array.size and array.flags.num & _DENSE == _DENSE)
+    return bool(is_float(array.dtype) and array.size and array.flags.c_contiguous and place.is_aligned(array))
 
 
 def _is_option(value: Any) -> bool:
@@ -176,25 +199,25 @@ def _is_option(value: Any) -> bool:
     return type(value) in _OPTIONS or (isinstance(value, tuple) and all(map(_is_option, value)))
 
 
-def _others(random: np.random.Generator, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Values of the same kind: positive random numbers in arrays that share no memory."""
-
-    def other(like: Array) -> Array:
-        array = random.uniform(0.5, 1.5, like.shape).astype(like.dtype)
+def _other(place: Any, random: np.random.Generator, like: Array) -> Array:
+    array: Array = place.from_host(random.uniform(0.5, 1.5, like.shape).astype(like.dtype))
+    if isinstance(like, np.ndarray):
         array.flags.writeable = like.flags.writeable
-        return array
-
-    return tuple(other(value) if type(value) is np.ndarray else value for value in values)
-
-
-def _poisoned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Memory of bytes that no result has."""
-    array = np.empty(shape, dtype)
-    array.reshape(-1).view(np.uint8)[:] = _POISON
     return array
 
 
-def _bits(result: Any, values: tuple[Any, ...]) -> list[bytes]:
+def _poisoned(place: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Memory of bytes that no result has."""
+    array = np.empty(shape, dtype)
+    array.reshape(-1).view(np.uint8)[:] = _POISON
+    return place.from_host(array)  # type: ignore[no-any-return]
+
+
+def _bits(place: Any, result: Any, values: tuple[Any, ...]) -> list[bytes]:
     """Of all that a call returns and may have changed."""
     results = result if isinstance(result, tuple) else (result,)
-    return [array.tobytes() for array in (*results, *values) if isinstance(array, (np.ndarray, np.generic))]
+    return [
+        value.tobytes() if isinstance(value, np.generic) else place.to_host(value).tobytes()
+        for value in (*results, *values)
+        if isinstance(value, (np.generic, np.ndarray)) or is_on_device(value)
+    ]

@@ -10,6 +10,7 @@ import pytest
 
 import numbanorm as nn
 from numbanorm import _guests, _recorder, _replay
+from numbanorm._arrays import HOST
 
 RANDOM = np.random.default_rng(20)
 FORMS = {
@@ -294,8 +295,8 @@ def part(x):
 )
 def test_what_is_not_accounted_for_is_not_played(function):
     x = RANDOM.uniform(1, 2, (3, 4))
-    assert _replay.record(honest, (x,), {}).__name__ == "play"
-    call = _replay.record(function, (x,), {})
+    assert _replay.record(honest, (x,), {}, HOST).__name__ == "play"
+    call = _replay.record(function, (x,), {}, HOST)
     assert call.__name__ == "called"
     np.testing.assert_array_equal(call((x.copy(),)), function(x.copy()))
 
@@ -304,7 +305,7 @@ def test_a_script_can_be_read(monkeypatch):
     scripts = []
     compiled = _replay._Script.compiled
     monkeypatch.setattr(_replay._Script, "compiled", lambda self: scripts.append(self.lines) or compiled(self))
-    _replay.record(honest, (np.ones((3, 4)),), {})
+    _replay.record(honest, (np.ones((3, 4)),), {}, HOST)
     assert scripts[0] == [
         "def play(values, empty=empty):",
         "a0, = values",

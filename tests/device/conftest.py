@@ -67,3 +67,9 @@ def emulated(monkeypatch):
     yield Place("emulated", device)
     _backend.load_backend.cache_clear()
     cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
+
+
+@pytest.fixture
+def launching(request):
+    """Where kernels of the cuda backend are run: a real device, or thread by thread."""
+    return request.getfixturevalue("place" if REAL else "emulated")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import cupy as cp
 import numpy as np
 
-from numbanorm import _arrays
+from numbanorm._device import Device
 from tests.backends.cuda import host_arrays
 from tests.oracle import layouts
 
@@ -34,7 +34,7 @@ def device_layouts(x):
     return [(name, y) for name, y in layouts(x) if y.dtype.isnative]
 
 
-class HostedDevice(_arrays.Device):
+class HostedDevice(Device):
     """What a device does to CuPy's arrays, done to host memory; `calls` names what would have been launches."""
 
     def __init__(self):
@@ -69,6 +69,9 @@ class HostedDevice(_arrays.Device):
 
     def capturing(self):
         return self.captures
+
+    def context(self):
+        return None if self.captures else (self.ordinal,)
 
     def _evaluate(self, function, *arrays):
         self.calls.append("evaluate")

@@ -1,5 +1,6 @@
 """Calls that are captured into a graph: nothing that its replays write to serves anything else."""
 
+import threading
 import weakref
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 import numbanorm as nn
-from numbanorm import _arrays, _capture
+from numbanorm import _capture
+from numbanorm._device import Device
 from tests.device.test_norms import BETA, GAMMA, MEAN, VAR
 
 #: name -> (call(array, x), number of results that it makes): something is converted, gathered or taken twice.
@@ -99,5 +101,23 @@ def test_which_streams_are_asked(monkeypatch, handle, recording, expected):
     asked = []
     stream = SimpleNamespace(ptr=handle, is_capturing=lambda: asked.append(1) or recording)
     monkeypatch.setattr(cp.cuda, "get_current_stream", lambda: stream)
-    assert _arrays.Device().capturing() is expected
+    assert Device().capturing() is expected
     assert len(asked) == (handle > 1)
+
+
+def test_what_launches_depend_on(monkeypatch):
+    """Device, stream and thread, which is another one even where it has the number of one that ended."""
+    stream = SimpleNamespace(ptr=7, is_capturing=lambda: stream.captured, captured=False)
+    monkeypatch.setattr(cp.cuda, "get_current_stream", lambda: stream)
+    monkeypatch.setattr(cp.cuda.runtime, "getDevice", lambda: 3)
+    device = Device()
+    assert device.context() == device.context()
+    assert device.context()[:2] == (3, 7)
+    others = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: others.append(device.context()))
+        thread.start()
+        thread.join()
+    assert len({device.context(), *others}) == 4
+    stream.captured = True
+    assert device.context() is None

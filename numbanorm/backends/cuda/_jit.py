@@ -19,6 +19,7 @@ from cuda.core import Device, LaunchConfig, ObjectCode, Stream, launch
 from numba import cuda
 from numba.cuda import libdevice, types
 
+from numbanorm._recorder import launched, recorders
 from numbanorm.backends.cuda import _cubins
 
 __all__ = [
@@ -155,8 +156,10 @@ def run(kernel: Kernel, grid: int | tuple[int, ...], *args: Any, shared: int = 0
     loaded = kernel.loaded.get(ordinal) or kernel.load(ordinal)
     if shared > DEFAULT_SHARED and shared > kernel.shared.get(ordinal, 0):
         kernel.allow_shared(ordinal, shared)
-    values = [arg.data.ptr if isinstance(arg, cp.ndarray) else arg for arg in args]
-    launch(_stream(cp.cuda.get_current_stream().ptr), _config(grid, threads or kernel.threads, shared), loaded, *values)
+    how = _stream(cp.cuda.get_current_stream().ptr), _config(grid, threads or kernel.threads, shared), loaded
+    if recorders:
+        launched(launch, *how, *args, by=".data.ptr")
+    launch(*how, *(arg.data.ptr if isinstance(arg, cp.ndarray) else arg for arg in args))
 
 
 _workspaces: dict[tuple[Any, ...], tuple[Any, Any]] = {}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cupy as cp
 import numpy as np
 
+from numbanorm import _recorder
 from numbanorm.backends.cuda import _jit
 from numbanorm.backends.cuda._launch_norms import LARGEST_SHARED
 from tests.backends.cuda import host_arrays, simt
@@ -20,6 +23,7 @@ class Simulator:
 
     def run(self, kernel, grid, *args, shared=0, threads=0):
         """What `_jit.run` does."""
+        _recorder.launched(partial(self.run, kernel, grid, shared=shared, threads=threads), *args, by="")
         self.launches.append((kernel, grid, shared))
         assert len(args) == len(kernel.signature.args), kernel
         assert threads <= kernel.threads
