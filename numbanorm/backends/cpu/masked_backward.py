@@ -12,8 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu import _masked_kernels_backward as kernels
+from numbanorm.backends.cpu import _masked_rows_backward as rows
 from numbanorm.backends.cpu._elements import flat_input, flat_output
-from numbanorm.backends.cpu._launch import MAX_PARTS, SERIAL_BELOW, SHORT_SEGMENT, TILE, n_parts, n_splits, rows_at_once
+from numbanorm.backends.cpu._launch import (
+    CHANNEL_BYTES,
+    MAX_PARTS,
+    SERIAL_BELOW,
+    SHORT_SEGMENT,
+    TILE,
+    channels_at_once,
+    n_parts,
+    n_splits,
+    rows_at_once,
+)
 from numbanorm.backends.cpu._masked_rows import are_whole
 from numbanorm.backends.cpu._masked_two_visits import (
     column_sums,
@@ -70,7 +81,7 @@ def masked_rows_backward(
         inputs = flat_input(dy), flat_input(x), flat_input(taken), keep, n_cols, rows_at_once(n_cols)
         statistics = flat_input(gamma), flat_input(mean), flat_input(rstd), scale
         output = flat_output(dx), streams(dy, x, dx, n_cols)
-        run = kernels.whole_rows_kernel if whole else kernels.rows_kernel
+        run = rows.whole_rows_kernel if whole else rows.rows_kernel
         run(parts, *inputs, *statistics, *output, sums.reshape(-1))
     if wanted:
         merge_columns(sums, dgamma, dbeta)
@@ -94,12 +105,12 @@ def _rows_in_two(
     of_pieces = np.empty((4, n_rows * splits))
     inputs = flat_input(dy), flat_input(x), flat_input(taken)
     statistics = flat_input(gamma), flat_input(mean), flat_input(rstd)
-    kernels.row_sums_kernel(n_parts(n_rows * splits, x.size), *inputs, n_cols, splits, *statistics, of_pieces)
+    rows.row_sums_kernel(n_parts(n_rows * splits, x.size), *inputs, n_cols, splits, *statistics, of_pieces)
     *of_row, count = of_pieces.reshape(4, n_rows, splits).sum(2)
     operands, _ = operands_of(np.maximum(count, 1), np.array(of_row), np.ones(n_rows), mean, rstd, scale, gamma.dtype)
     parts = n_parts(-(-n_cols // TILE), x.size)
     target = operands, flat_output(dx), streams(dy, x, dx, TILE), sums.reshape(-1)
-    kernels.row_gradients_kernel(parts, *inputs, keep, n_cols, rows_at_once(TILE), flat_input(gamma), *target)
+    rows.row_gradients_kernel(parts, *inputs, keep, n_cols, rows_at_once(TILE), flat_input(gamma), *target)
 
 
 def masked_groups_backward(
@@ -179,11 +190,22 @@ def masked_channels_backward(
 ) -> None:
     """Gradients of :func:`masked_affine` with statistics of x, or with `fixed` with given ones.
 
-    Reads dy and x twice.
+    Reads dy and x once where a channel stays in cache and channels are many, else twice.
     """
     n, n_channels, n_inner = x.shape
-    of_channels = taken.dtype == np.bool_ or n_inner == 1  # else lines, too short to be columns
-    by_columns = n_inner < SHORT_SEGMENT and n_channels > 1 and of_channels
+    channel_bytes = 2 * n * n_inner * x.itemsize
+    many = n_channels >= MAX_PARTS or x.size < MAX_PARTS * 1024
+    if not fixed and n_inner >= SHORT_SEGMENT and channel_bytes <= CHANNEL_BYTES and many:
+        block = channels_at_once(n_channels, channel_bytes)
+        of_channels = np.empty((2, n_channels))
+        inputs = flat_input(dy), flat_input(x), flat_input(taken), keep, x.shape, block
+        statistics = flat_input(gamma), flat_input(mean), flat_input(rstd), (std_eps, ddof, True)
+        target = flat_output(dx), streams(dy, x, dx, n_inner), of_channels
+        kernels.channels_kernel(n_parts(-(-n_channels // block), x.size), *inputs, *statistics, *target)
+        _deliver(of_channels, dgamma, dbeta)
+        return
+    in_columns = taken.dtype == np.bool_ or n_inner == 1  # else lines, too short to be columns
+    by_columns = n_inner < SHORT_SEGMENT and n_channels > 1 and in_columns
     sums = np.zeros((4, n_channels))
     if dgamma.size or dbeta.size or not fixed:
         sums = (column_sums if by_columns else segment_sums)(dy, x, taken, mean, rstd)
@@ -195,6 +217,11 @@ def masked_channels_backward(
     if dx.size:
         (write_columns if by_columns else write_segments)(dy, x, taken, operands, fixed, keep, dx)
     products = sums[1] if fixed else sums[1] - low * sums[0]
-    for out, of_channel in ((dgamma, products), (dbeta, sums[0])):
+    _deliver((products, sums[0]), dgamma, dbeta)
+
+
+def _deliver(of_channels: Any, dgamma: Array, dbeta: Array) -> None:
+    """Sums of each channel to dgamma and dbeta, as far as these are wanted."""
+    for out, of_channel in zip((dgamma, dbeta), of_channels, strict=True):
         if out.size:
             out[...] = of_channel

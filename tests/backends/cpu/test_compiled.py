@@ -22,6 +22,7 @@ from numbanorm.backends.cpu import (
     _masked_kernels,
     _masked_kernels_backward,
     _masked_rows,
+    _masked_rows_backward,
     _masked_short,
     _masked_sums_backward,
     _sums,
@@ -43,6 +44,7 @@ MODULES = (
     _masked_rows,
     _masked_short,
     _masked_kernels_backward,
+    _masked_rows_backward,
 )
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
@@ -303,7 +305,7 @@ def test_main_loops_use_vector_registers():
         _kernels_backward.column_sums_kernel,
         _kernels_backward.column_gradients_kernel,
         _masked_short.masked_short_kernel,
-        _masked_kernels_backward.rows_kernel,
+        _masked_rows_backward.rows_kernel,
         _masked_kernels_backward.groups_kernel,
         _masked_kernels_backward.column_sums_kernel,
         _masked_kernels_backward.column_gradients_kernel,
