@@ -5,9 +5,15 @@ Leading texts follow torch and NumPy, so that ported code and its tests keep wor
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 class ShapeError(ValueError, RuntimeError):
@@ -89,3 +95,11 @@ def masked_array(name: str) -> TypeError:
         f"{name} is a numpy.ma.MaskedArray, whose mask would be ignored; pass the plain array, "
         f"and of an x leave elements out with where=~np.ma.getmaskarray(x)"
     )
+
+
+def warn_caller(message: str) -> None:
+    """A ``RuntimeWarning`` at the line that called the library, however deep inside this is said."""
+    level, frame = 1, sys._getframe()
+    while frame.f_code.co_filename.startswith(_PACKAGE) and isinstance(frame.f_back, FrameType):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

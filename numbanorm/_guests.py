@@ -25,7 +25,7 @@ from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
 from numbanorm._backend import backend_for, selected
 from numbanorm._capture import called
 from numbanorm._recorder import recorders
-from numbanorm._replay import LARGEST, LARGEST_ON_DEVICE, MANY, record
+from numbanorm._replay import LARGEST, LARGEST_ON_DEVICE, MANY, can_be_told_apart, record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,12 +51,17 @@ _device_kind = attrgetter("shape", "dtype", "flags.c_contiguous", "data.device_i
 _ALIGNMENT = 16
 
 
+def _option(value: Any) -> tuple[Any, ...]:
+    """An option by its type, as 1, 1.0 and True are equal."""
+    return (type(value), value, *map(type, value)) if isinstance(value, tuple) else (type(value), value)
+
+
 def _kinds_on_device(x: Any, values: tuple[Any, ...]) -> list[Any]:
     """Of the values of a call with CuPy's x, and where it is made; empty if it is not to be played back."""
     context = _arrays.device().context()
     if context is None or x.nbytes > LARGEST_ON_DEVICE or x.data.device_id != context[0]:
         return []
-    kinds = [(*_device_kind(v), v.data.ptr % _ALIGNMENT) if type(v) is type(x) else (type(v), v) for v in values]
+    kinds = [(*_device_kind(v), v.data.ptr % _ALIGNMENT) if type(v) is type(x) else _option(v) for v in values]
     return [context, *kinds]
 
 
@@ -75,7 +80,7 @@ def replayed(function: F) -> F:
         x = args[first] if len(args) > first and not recorders else None
         values = (*args, *kwargs.values()) if kwargs else args
         if type(x) is np.ndarray and x.nbytes <= LARGEST:
-            kinds: list[Any] = [_kind(v) if type(v) is np.ndarray else (type(v), v) for v in values]
+            kinds: list[Any] = [_kind(v) if type(v) is np.ndarray else _option(v) for v in values]
         elif x is not None and type(x) is cupy_kind():
             kinds = _kinds_on_device(x, values)
         else:
@@ -91,9 +96,10 @@ def replayed(function: F) -> F:
         if met.__class__ is not int:
             return met(values)
         result = received(*args, **kwargs)
-        if len(known) >= MANY:
-            known.clear()
-        known[key] = met + 1 if met < _replay.OFTEN else record(received, args, kwargs, _arrays.place_of(x))
+        if met or can_be_told_apart(values):
+            if len(known) >= MANY:
+                known.clear()
+            known[key] = met + 1 if met < _replay.OFTEN else record(received, args, kwargs, _arrays.place_of(x))
         return result
 
     return cast(F, call)

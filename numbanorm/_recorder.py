@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ Array = NDArray[Any]
 
 #: What each thread records at the moment. Nothing is told while this is empty.
 recorders: dict[int, Recorder] = {}
+if hasattr(os, "register_at_fork"):  # a child has none of the other threads, but may give their numbers to its own
+    os.register_at_fork(after_in_child=recorders.clear)
 
 
 def launched(run: Callable[..., Any], *args: Any, by: str | None = None) -> None:
@@ -33,10 +36,14 @@ def evaluated(run: Callable[..., Any], args: tuple[Any, ...], result: Array) -> 
         recorder.evaluated(run, args, result)
 
 
+class NotReplayedError(Exception):
+    """Ends a recording."""
+
+
 def not_replayed() -> None:
     """A call does more than run kernels whatever its arrays hold: it may warn, or looks at elements."""
-    if recorders and (recorder := recorders.get(get_ident())):
-        recorder.complete = False
+    if recorders and get_ident() in recorders:
+        raise NotReplayedError
 
 
 class View(NamedTuple):

@@ -15,6 +15,7 @@ with a pattern no result has: the same bits in every result and every argument.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from math import isfinite
@@ -56,6 +57,17 @@ def forget() -> None:
     """Make all calls as if they were the first."""
     for known in _memories:
         known.clear()
+
+
+def can_be_told_apart(values: tuple[Any, ...]) -> bool:
+    """Whether what these values say is in their kinds: arrays, plain options and tuples of such."""
+    return all(
+        type(value) in _OPTIONS
+        or type(value) is np.ndarray
+        or is_on_device(value)
+        or (isinstance(value, tuple) and all(type(one) in _OPTIONS for one in value))
+        for value in values
+    )
 
 
 class _Script:
@@ -153,8 +165,18 @@ def record(
 
     values = (*args, *kwargs.values())
     is_array = [type(value) is np.ndarray or is_on_device(value) for value in values]
-    if not all(_is_plain(place, v) if array else _is_option(v) for v, array in zip(values, is_array, strict=True)):
+    if not all(_is_plain(place, v) for v, array in zip(values, is_array, strict=True) if array):
         return called
+    # Whatever goes wrong with random numbers does not concern the caller.
+    with np.errstate(all="ignore"), suppress(Exception):
+        return _tried(called, values, is_array, place) or called
+    return called
+
+
+def _tried(
+    called: Callable[..., Any], values: tuple[Any, ...], is_array: list[bool], place: Any
+) -> Callable[..., Any] | None:
+    """A recording that does what the call does to arrays of random numbers, or None."""
     random = np.random.default_rng(0)
 
     def others() -> tuple[Any, ...]:
@@ -163,12 +185,12 @@ def record(
 
     play = _recorded(called, others(), is_array, place)
     if play is None:
-        return called
+        return None
     second = others()
     third = tuple(place.duplicate(v) if array else v for v, array in zip(second, is_array, strict=True))
     poisoned = partial(_poisoned, place)
     same = _bits(place, play(second, poisoned), second) == _bits(place, called(third), third)
-    return play if same else called
+    return play if same else None
 
 
 def _recorded(
@@ -192,11 +214,6 @@ def _recorded(
 def _is_plain(place: Any, array: Array) -> bool:
     """Whether this is a dense array of floating-point numbers."""
     return bool(is_float(array.dtype) and array.size and array.flags.c_contiguous and place.is_aligned(array))
-
-
-def _is_option(value: Any) -> bool:
-    """Whether calls can be told apart by this value."""
-    return type(value) in _OPTIONS or (isinstance(value, tuple) and all(map(_is_option, value)))
 
 
 def _other(place: Any, random: np.random.Generator, like: Array) -> Array:

@@ -5,7 +5,6 @@ The public functions are in :mod:`numbanorm.stats`.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -19,6 +18,7 @@ from numbanorm._arguments import as_array, check_out
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._backend import backend_for
 from numbanorm._dtypes import is_float, statistics_dtype
+from numbanorm._errors import warn_caller
 from numbanorm._recorder import not_replayed
 from numbanorm._selection import Selection
 
@@ -202,10 +202,10 @@ def _in_two(
 def _warn(count: Any, m2: Array, wanted: tuple[bool, bool], divisor: Divisor) -> None:
     """NumPy's warnings where sets are too small; its floating point warnings too, by the same division."""
     if wanted[0] and not count.all():
-        warnings.warn("Mean of empty slice", RuntimeWarning, stacklevel=6)
+        warn_caller("Mean of empty slice")
         _divide(m2, count)
     if wanted[1] and not (count > divisor.ddof).all():
-        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=6)
+        warn_caller("Degrees of freedom <= 0 for slice")
         if not divisor.nan:
             _divide(m2, np.maximum(count - divisor.ddof, 0))
 

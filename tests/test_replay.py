@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -192,6 +195,74 @@ def test_layers_in_training_and_evaluation():
     for ours, expected in zip(list(results(layer, int)), list(results(twin, _replay.forget)), strict=True):
         np.testing.assert_array_equal(ours, expected)
     np.testing.assert_array_equal(layer.running_var, twin.running_var)
+
+
+def test_a_recording_raises_nothing_of_its_own():
+    nan = np.array([np.nan], np.float32)
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(4):
+            assert np.isnan(nn.var(nan, ddof=1))
+        for _ in range(4):
+            with pytest.raises(FloatingPointError):
+                nn.var(np.ones(1, np.float32), ddof=1)
+
+
+def test_warnings_name_the_line_that_called():
+    one = np.ones((3, 1), np.float32)
+    for _ in range(4):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            nn.mean_var(one, axis=1, ddof=1)
+        (of_freedom,) = (warning for warning in caught if "Degrees of freedom" in str(warning.message))
+        assert of_freedom.filename == __file__
+
+
+class Mine:
+    """What becomes an array, and has a hash."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+def test_nothing_of_the_caller_is_kept():
+    x = operands("float32")[0]
+    weak = []
+    for _ in range(20):
+        mine, mask = Mine(np.ones(35, np.float32)), np.ones(35, bool)
+        weak += weakref.ref(mine), weakref.ref(mask), weakref.ref(mine.array)
+        nn.layer_norm(x, mine, where=mask)
+        nn.layer_norm(x, mine.array)
+    del mine, mask
+    gc.collect()
+    assert not [one for one in weak if one() is not None]
+
+
+def test_types_inside_tuples_count():
+    x = operands("float32")[0]
+    layer = nn.BatchNorm1d(6)
+    for _ in range(4):
+        nn.layer_norm(x, axis=(1, 2))
+        layer(x, where=True)
+    with pytest.raises(TypeError):
+        nn.layer_norm(x, axis=(1.0, 2.0))
+    with pytest.raises(TypeError):
+        layer(x, where=1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_child_records_nothing_of_its_parents_threads():
+    _recorder.recorders[0] = _recorder.Recorder([])
+    try:
+        child = os.fork()
+        if not child:
+            os._exit(len(_recorder.recorders))
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        del _recorder.recorders[0]
 
 
 def test_kinds_are_bounded(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from numbanorm._arguments import as_array
 from numbanorm._arrays import place_of
 from numbanorm._engine_backward import Gradients
-from numbanorm._errors import check_choice, degenerate_batch, wrong_rank
+from numbanorm._errors import check_choice, degenerate_batch, warn_caller, wrong_rank
 from numbanorm._guests import everywhere
 from numbanorm._masks import MaskArguments
 from numbanorm._recurrences import reciprocal_std
@@ -174,7 +173,7 @@ class BatchNorm(TrackingLayer):
                 raise ValueError('on_degenerate="running" needs track_running_stats=True')
             return self._apply(x, out, chosen, training=False, updating=False)
         if self.on_degenerate == "warn":
-            warnings.warn(str(degenerate_batch(x.shape)), RuntimeWarning, stacklevel=3)
+            warn_caller(str(degenerate_batch(x.shape)))
         # Each value is its own mean, so that x - mean is zero and beta remains.
         batch = BatchNormSettings(0.0, self.eps, self.channel_axis, self.biased)
         place = place_of(x)

@@ -89,9 +89,10 @@ def _call(typingctx, function, a, b, c):
 
 @intrinsic
 def _bound(typingctx, part_function, arguments):
-    """Addresses (function, block): ``function(part, n_parts, block)`` does that part of the work.
+    """Addresses (function, block, failed): ``function(part, n_parts, block)`` does that part of the work.
 
-    The block holds `arguments` and lives as long as the caller's frame.
+    The block holds `arguments`, and a word that is not 0 once a part has failed; both live as
+    long as the caller's frame.
     """
     sig = part_function.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
 
@@ -105,14 +106,31 @@ def _bound(typingctx, part_function, arguments):
         function.linkage = "internal"
         inside = ir.IRBuilder(function.append_basic_block())
         part, n_parts, block = function.args
-        unpacked = cgutils.unpack_tuple(inside, inside.load(inside.inttoptr(block, packed.type.as_pointer())))
-        context.call_internal_no_propagate(inside, compiled.fndesc, sig, [part, n_parts, *unpacked])
+        layout = ir.LiteralStructType([packed.type, word])
+        given = inside.inttoptr(block, layout.as_pointer())
+        unpacked = cgutils.unpack_tuple(inside, inside.load(cgutils.gep_inbounds(inside, given, 0, 0)))
+        status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, sig, [part, n_parts, *unpacked])
+        with inside.if_then(status.is_error, likely=False):
+            inside.store(word(1), cgutils.gep_inbounds(inside, given, 0, 1))
         inside.ret_void()
-        slot = cgutils.alloca_once_value(builder, packed)
-        addresses = [builder.ptrtoint(pointer, word) for pointer in (function, slot)]
+        slot = cgutils.alloca_once(builder, layout)
+        failed = cgutils.gep_inbounds(builder, slot, 0, 1)
+        builder.store(packed, cgutils.gep_inbounds(builder, slot, 0, 0))
+        builder.store(word(0), failed)
+        addresses = [builder.ptrtoint(pointer, word) for pointer in (function, slot, failed)]
         return context.make_tuple(builder, signature.return_type, addresses)
 
-    return types.UniTuple(types.intp, 2)(part_function, arguments), codegen
+    return types.UniTuple(types.intp, 3)(part_function, arguments), codegen
+
+
+@intrinsic
+def _word(typingctx, address):
+    """What lies at an address."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], context.get_value_type(types.intp).as_pointer()))
+
+    return types.intp(types.intp), codegen
 
 
 @cache
@@ -129,12 +147,14 @@ def _parallel_parts() -> int:
 
 def _entry_template(n_parts, region, *arguments):
     """What Python calls: all parts, in the parallel region at that address, or in turn if it is 0."""
-    function, block = _bound(part_function, arguments)  # type: ignore[name-defined]  # noqa: F821
+    function, block, failed = _bound(part_function, arguments)  # type: ignore[name-defined]  # noqa: F821
     if region:
         _call(region, n_parts, function, block)
     else:
         for part in range(n_parts):
             _call(function, part, n_parts, block)
+    if _word(failed):
+        raise MemoryError("no memory for the scratch of a kernel")
 
 
 def _in_turn(function: Callable[..., Any], n_parts: int, region: int, *args: Any) -> None:

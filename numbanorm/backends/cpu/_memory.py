@@ -21,7 +21,10 @@ from numbanorm.backends.cpu._lanes import LINE
 
 
 def memory(shape: int | tuple[int, int], dtype: DTypeLike = np.float64) -> NDArray[Any]:
-    """An array with undefined contents, which begins with a cache line, until :func:`free` gets it."""
+    """An array with undefined contents, which begins with a cache line, until :func:`free` gets it.
+
+    Where there is no memory the part ends, and the kernel raises ``MemoryError``.
+    """
     return np.empty(shape, dtype)
 
 
@@ -52,6 +55,8 @@ def _memory(context, builder, signature, arguments):
         strides.insert(0, builder.mul(strides[0], n))
     malloc = cgutils.get_or_insert_function(builder.module, ir.FunctionType(byte.as_pointer(), [word]), "malloc")
     start = builder.call(malloc, [builder.add(strides[0], word(2 * LINE))])
+    with builder.if_then(cgutils.is_null(builder, start), likely=False):
+        context.call_conv.return_user_exc(builder, MemoryError, ())
     start = builder.ptrtoint(start, word)
     data = builder.and_(builder.add(start, word(2 * LINE - 1)), word(-LINE))
     builder.store(start, _origin(builder, data))

@@ -88,6 +88,16 @@ def test_nothing_leaks():
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_no_memory_is_an_error(n_parts):
+    with pytest.raises(MemoryError, match="scratch of a kernel"):
+        _starts(n_parts, 1 << 60, np.empty(6))
+    out = np.empty(6)
+    _starts(n_parts, 5, out)
+    assert out[3] == 5
+
+
+@pytest.mark.compiled
 def test_kernels_count_no_references():
     x, one, nothing = np.ones((4, 200), np.float32), np.ones(1, np.float32), np.empty(0, np.float32)
     y, scale = np.empty(800, np.float32), (1e-5, False, True)
