@@ -96,10 +96,10 @@ def replayed(function: F) -> F:
         if met.__class__ is not int:
             return met(values)
         result = received(*args, **kwargs)
-        if met or can_be_told_apart(values):
+        if met or can_be_told_apart(values, type(x)):
             if len(known) >= MANY:
                 known.clear()
-            known[key] = met + 1 if met < _replay.OFTEN else record(received, args, kwargs, _arrays.place_of(x))
+            known[key] = met + 1 if met < _replay.OFTEN else record(received, args, kwargs, x)
         return result
 
     return cast(F, call)

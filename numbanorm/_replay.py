@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanorm._arrays import place_of
 from numbanorm._dtypes import is_float
 from numbanorm._recorder import Handed, Recorder, Shaped, View, is_on_device, recorders
 
@@ -59,12 +60,11 @@ def forget() -> None:
         known.clear()
 
 
-def can_be_told_apart(values: tuple[Any, ...]) -> bool:
-    """Whether what these values say is in their kinds: arrays, plain options and tuples of such."""
+def can_be_told_apart(values: tuple[Any, ...], kind: type) -> bool:
+    """Whether what these values say is in their kinds: arrays of x's `kind`, plain options and tuples of such."""
     return all(
         type(value) in _OPTIONS
-        or type(value) is np.ndarray
-        or is_on_device(value)
+        or type(value) is kind
         or (isinstance(value, tuple) and all(type(one) in _OPTIONS for one in value))
         for value in values
     )
@@ -151,12 +151,10 @@ class _Script:
         return play
 
 
-def record(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], place: Any
-) -> Callable[..., Any]:
+def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Array) -> Callable[..., Any]:
     """``function(*args, **kwargs)`` as a function of the values of such a call: played back, if it can be.
 
-    Its arrays are at a `place`.
+    All its arrays are of x's kind.
     """
     n_args, names = len(args), tuple(kwargs)
 
@@ -164,7 +162,7 @@ def record(
         return function(*values[:n_args], **dict(zip(names, values[n_args:], strict=True)))
 
     values = (*args, *kwargs.values())
-    is_array = [type(value) is np.ndarray or is_on_device(value) for value in values]
+    is_array, place = [type(value) is type(x) for value in values], place_of(x)
     if not all(_is_plain(place, v) for v, array in zip(values, is_array, strict=True) if array):
         return called
     # Whatever goes wrong with random numbers does not concern the caller.

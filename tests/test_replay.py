@@ -13,7 +13,6 @@ import pytest
 
 import numbanorm as nn
 from numbanorm import _guests, _recorder, _replay
-from numbanorm._arrays import HOST
 
 RANDOM = np.random.default_rng(20)
 FORMS = {
@@ -228,11 +227,22 @@ class Mine:
         return self.array
 
 
-def test_nothing_of_the_caller_is_kept():
+class Tensor(Mine):
+    """As torch's: the class knows of devices, this one is on the host."""
+
+    is_cuda = False
+
+    @property
+    def __cuda_array_interface__(self):
+        raise AttributeError
+
+
+@pytest.mark.parametrize("kind", [Mine, Tensor])
+def test_nothing_of_the_caller_is_kept(kind):
     x = operands("float32")[0]
     weak = []
     for _ in range(20):
-        mine, mask = Mine(np.ones(35, np.float32)), np.ones(35, bool)
+        mine, mask = kind(np.ones(35, np.float32)), np.ones(35, bool)
         weak += weakref.ref(mine), weakref.ref(mask), weakref.ref(mine.array)
         nn.layer_norm(x, mine, where=mask)
         nn.layer_norm(x, mine.array)
@@ -366,8 +376,8 @@ def part(x):
 )
 def test_what_is_not_accounted_for_is_not_played(function):
     x = RANDOM.uniform(1, 2, (3, 4))
-    assert _replay.record(honest, (x,), {}, HOST).__name__ == "play"
-    call = _replay.record(function, (x,), {}, HOST)
+    assert _replay.record(honest, (x,), {}, x).__name__ == "play"
+    call = _replay.record(function, (x,), {}, x)
     assert call.__name__ == "called"
     np.testing.assert_array_equal(call((x.copy(),)), function(x.copy()))
 
@@ -376,7 +386,7 @@ def test_a_script_can_be_read(monkeypatch):
     scripts = []
     compiled = _replay._Script.compiled
     monkeypatch.setattr(_replay._Script, "compiled", lambda self: scripts.append(self.lines) or compiled(self))
-    _replay.record(honest, (np.ones((3, 4)),), {}, HOST)
+    _replay.record(honest, (x := np.ones((3, 4)),), {}, x)
     assert scripts[0] == [
         "def play(values, empty=empty):",
         "a0, = values",
