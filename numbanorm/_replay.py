@@ -151,7 +151,7 @@ class _Script:
         return play
 
 
-def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Array) -> Callable[..., Any]:
+def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Any) -> Callable[..., Any]:
     """``function(*args, **kwargs)`` as a function of the values of such a call: played back, if it can be.
 
     All its arrays are of x's kind.
