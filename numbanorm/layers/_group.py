@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
-from numbanorm._arrays import place_of
 from numbanorm._engine_backward import Gradients
 from numbanorm._errors import check_eps, check_groups, wrong_length
 from numbanorm._guests import everywhere
 from numbanorm._masks import MaskArguments
 from numbanorm.layers._exchange import Exchangeable, Paths
 from numbanorm.layers._gradients import Kept
-from numbanorm.norms import group_norm
 from numbanorm.norms._checks import channel_axis_of
+from numbanorm.norms._group import normalize_groups
 from numbanorm.norms_backward import group_norm_backward
 
 Array = NDArray[Any]
@@ -90,27 +89,12 @@ class GroupNorm(Exchangeable):
         if channels != self.num_channels:
             raise wrong_length("gamma", (channels,), (self.num_channels,))
         keeps = self._keeps()
-        result = group_norm(
-            array,
-            self.num_groups,
-            self.gamma,
-            self.beta,
-            eps=self.eps,
-            channel_axis=self.channel_axis,
-            out=out,
-            return_stats=keeps,
-            **chosen.given(),
-        )
-        y: Array = result[0] if keeps else result
-        self._keep(array, out, [self._per_group(s) for s in result[1:]] if keeps else (), chosen=chosen)
-        return y
-
-    def _per_group(self, statistic: Array) -> Array:
-        """One number per group of one that is repeated per channel."""
-        axis = channel_axis_of(statistic, self.channel_axis)
-        step = (slice(None),) * axis + (slice(None, None, self.num_channels // self.num_groups),)
-        groups: Array = place_of(statistic).duplicate(statistic[step])
-        return groups.reshape((self.num_groups, -1) if axis == 0 else (-1, self.num_groups))
+        options = self.eps, self.channel_axis, chosen, out, keeps
+        y, *statistics = normalize_groups(array, self.num_groups, self.gamma, self.beta, *options)
+        samples_first = channel_axis_of(array, self.channel_axis) > 0
+        shape = (-1, self.num_groups) if samples_first else (self.num_groups, -1)
+        self._keep(array, out, [statistic.reshape(shape) for statistic in statistics], chosen=chosen)
+        return y  # type: ignore[no-any-return]
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> Gradients:
         x, mean, rstd, _ = kept[:4]

@@ -91,7 +91,29 @@ def group_norm(
     >>> nn.group_norm(np.array([[1.0, 3.0, 10.0, 50.0]]), 2).round(3)
     array([[-1.,  1., -1.,  1.]])
     """
-    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=where)
+    options = eps, channel_axis, MaskArguments(where, lengths, length_axis, padding)
+    y, *statistics = normalize_groups(x, num_groups, gamma, beta, *options, out, return_stats)
+    if not return_stats:
+        return y
+    place, axis = place_of(y), channel_axis_of(y, channel_axis)
+    size = y.shape[axis] // index(num_groups)
+    return (y, *(place.evaluate(lambda s: np.repeat(s.squeeze(axis + 1), size, axis), s) for s in statistics))
+
+
+@replayed
+def normalize_groups(
+    x: Any,
+    num_groups: int,
+    gamma: Any,
+    beta: Any,
+    eps: float,
+    channel_axis: int,
+    chosen: MaskArguments,
+    out: Any,
+    return_stats: bool,
+) -> tuple[Any, ...]:
+    """:func:`group_norm` with one mean and one rstd for each group, shaped as x with its channels split in two axes."""
+    array, backend = checked_input(x, out, gamma=gamma, beta=beta, where=chosen.where)
     axis = channel_axis_of(array, channel_axis)
     channels = array.shape[axis]
     num_groups = index(num_groups)
@@ -100,18 +122,13 @@ def group_norm(
     _, gamma, beta = channel_parameters(gamma, beta, channels, axis)
     if array.size == num_groups:
         raise degenerate_batch(array.shape)
-    split = (num_groups, channels // num_groups)
-    shape = (*array.shape[:axis], *split, *array.shape[axis + 1 :])
+    shape = (*array.shape[:axis], num_groups, channels // num_groups, *array.shape[axis + 1 :])
     # Splitting an axis never copies, so `out` is still written in place.
     target = None if out is None else (np.asarray(out) if place_of(out) is HOST else out).reshape(shape)
     reduced = other_axes(len(shape), axis, sample_axis_of(axis) + (axis == 0))
     features = ((axis, axis + 1), gamma, beta)
-    mask = MaskArguments(where, lengths, length_axis, padding).of(array, axis)
+    mask = chosen.of(array, axis)
     split_mask = None if mask is None else mask.split(place_of(array), shape, axis)
     result = normalized(backend, array.reshape(shape), reduced, features, scale, split_mask, target, return_stats)
     y, *statistics = result if return_stats else (result,)
-    y = out if out is not None else y.reshape(array.shape)
-    if not return_stats:
-        return y
-    place = place_of(array)
-    return (y, *(place.evaluate(lambda s: np.repeat(s.squeeze(axis + 1), split[1], axis), s) for s in statistics))
+    return (out if out is not None else y.reshape(array.shape), *statistics)
