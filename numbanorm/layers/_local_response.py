@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from numbanorm._arguments import as_array
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm.layers._gradients import Kept
 from numbanorm.layers._layer import Layer
 from numbanorm.norms._local_response import Window, local_response_norm
@@ -77,16 +78,26 @@ class LocalResponseNorm(Layer):
         return {"size": self.size, "beta": self.exponent, **{name: getattr(self, name) for name in names}}
 
     @everywhere
-    def __call__(self, x: Any, *, out: Array | None = None) -> Array:
-        """Normalise x across neighbouring channels."""
+    def __call__(
+        self,
+        x: Any,
+        *,
+        where: Any = None,
+        lengths: Any = None,
+        length_axis: int | None = None,
+        padding: str = "zero",
+        out: Array | None = None,
+    ) -> Array:
+        """Normalise x across neighbouring channels; a mask is that of :func:`numbanorm.local_response_norm`."""
+        chosen = MaskArguments(where, lengths, length_axis, padding)
         array = as_array(x)
-        y: Array = local_response_norm(array, **self._options(), out=out)
+        y: Array = local_response_norm(array, **self._options(), **chosen.given(), out=out)
         # There are no statistics, and x itself is all that the gradient needs.
-        self._keep(array, out, (array, array) if self._keeps() else ())
+        self._keep(array, out, (array, array) if self._keeps() else (), chosen=chosen)
         return y
 
     def _gradients(self, dy: Array, kept: Kept, out: Array | None) -> tuple[Any, ...]:
-        return (local_response_norm_backward(dy, kept.x, **self._options(), out=out),)
+        return (local_response_norm_backward(dy, kept.x, **self._options(), **kept.chosen.given(), out=out),)
 
     def _settings(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.exponent}, k={self.k}"

@@ -6,13 +6,16 @@ from math import prod
 from operator import index
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from numbanorm import _engine
 from numbanorm._arrays import place_of
 from numbanorm._dtypes import norm_dtype
+from numbanorm._engine_masked import put_right
 from numbanorm._errors import check_choice
 from numbanorm._guests import everywhere
+from numbanorm._masks import Mask, MaskArguments
 from numbanorm._norm_plan import NormPlan, norm_plan
 from numbanorm.norms._checks import channel_axis_of, checked_input
 
@@ -31,6 +34,10 @@ def local_response_norm(
     k: float = 1.0,
     channel_axis: int = 1,
     convention: str = "torch",
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Any:
     """Local response normalisation (Krizhevsky et al. 2012) across neighbouring channels.
@@ -63,6 +70,14 @@ def local_response_norm(
         Axis of the channels.
     convention : {"torch", "onnx", "tf", "alexnet"}
         Whose window and scaling.
+    where : array_like of bool, optional
+        Which elements take part, broadcast to x. The others count in no window, whatever they hold.
+    lengths : array_like of int, optional
+        (N,), of padded samples: how many of the first elements along `length_axis` take part.
+    length_axis : int, optional
+        By default the first axis that is neither the samples' nor the channels'.
+    padding : {"zero", "keep"}
+        What becomes of elements that take no part: 0, or what x holds there.
     out : array, optional
         Where to put the result; x itself is allowed.
 
@@ -82,6 +97,7 @@ def local_response_norm(
     -----
     Sums are in float64 and only ever add, so they do not drift, and an infinite number spoils
     its own windows only. Squares of float64 numbers above 1e150 overflow, which gives zeros.
+    With a mask, x is copied with zeros where it takes no part.
 
     Examples
     --------
@@ -90,19 +106,36 @@ def local_response_norm(
     >>> nn.local_response_norm(x, 3, alpha=3.0, beta=1.0)
     array([[0.16666667, 0.13333333, 0.21428571]])
     """
-    array, backend = checked_input(x, out)
+    array, backend = checked_input(x, out, where=where)
     norm_dtype(array.dtype)
     axis = channel_axis_of(array, channel_axis)
-    window = Window.of(size, alpha, convention)
-    place = place_of(array)
-    plan = norm_plan(array.shape, array.strides, array.dtype, (axis,), (), False)
+    window, exponents = Window.of(size, alpha, convention), (float(beta), float(k))
+    mask, place = MaskArguments(where, lengths, length_axis, padding).of(array, axis), place_of(array)
+    if mask is None:
+        return _respond(backend, place, array, axis, window, exponents, out)
+    y = _respond(backend, place, without_padding(place, array, mask), axis, window, exponents, None)
+    return put_right(place, array, y, mask, out)
+
+
+def _respond(
+    backend: Any, place: Any, x: Array, axis: int, window: Window, exponents: tuple[float, float], out: Array | None
+) -> Array:
+    """y of all elements; `exponents` are beta and k."""
+    plan = norm_plan(x.shape, x.strides, x.dtype, (axis,), (), False)
     roles = (axis,), (), False
-    source, y, plan = _engine._source_and_output(place, array, out, ((), None, None), plan, roles)
-    if array.size:
+    source, y, plan = _engine._source_and_output(place, x, out, ((), None, None), plan, roles)
+    if x.size:
         cube = channel_cube(plan, axis)
         source, target = (plan.norm.arranged(a).reshape(cube) for a in (source, y))
-        backend.local_response(source, window.before, window.after, window.alpha, float(beta), float(k), target)
+        backend.local_response(source, window.before, window.after, window.alpha, *exponents, target)
     return y if out is None else _engine._delivered(place, y, out)
+
+
+def without_padding(place: Any, x: Array, mask: Mask) -> Array:
+    """A copy, which lies in memory as x does, with zeros where x takes no part."""
+    copy = _engine.empty(place, norm_plan(x.shape, x.strides, x.dtype, (), (), False))
+    place.copy(copy, place.evaluate(lambda m, a: np.where(m, a, a.dtype.type(0)), mask.boolean_at(place), x))
+    return copy
 
 
 class Window(NamedTuple):

@@ -16,7 +16,7 @@ from numbanorm._engine import Scale, checked_scale
 from numbanorm._guests import everywhere
 from numbanorm._masks import Mask, MaskArguments, weights_of
 from numbanorm._reduction import statistics
-from numbanorm.norms._checks import applied, channel_parameters, checked_input, other_axes
+from numbanorm.norms._checks import applied, channel_parameters, checked_input, normalized, other_axes
 
 Array = NDArray[Any]
 
@@ -230,7 +230,14 @@ def l2_normalize(
 
 @everywhere
 def weight_standardize(
-    weight: Any, *, gamma: Any = None, eps: float = 1e-5, channel_axis: int = 0, out: Any = None
+    weight: Any,
+    *,
+    gamma: Any = None,
+    eps: float = 1e-5,
+    channel_axis: int = 0,
+    where: Any = None,
+    padding: str = "zero",
+    out: Any = None,
 ) -> Any:
     """Weight standardisation (Qiao et al. 2019): the weights of each output channel by themselves.
 
@@ -247,6 +254,10 @@ def weight_standardize(
         Added to the variance. The authors' code adds it to the standard deviation.
     channel_axis : int
         Axis of the output channels: 0 in torch, -1 in Keras and flax.
+    where : array_like of bool, optional
+        Which weights take part, as those that are left of a pruned layer; broadcast to `weight`.
+    padding : {"zero", "keep"}
+        What becomes of the others: 0, or what `weight` holds there.
     out : array, optional
         Where to put the result; `weight` itself is allowed.
 
@@ -269,10 +280,10 @@ def weight_standardize(
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    array, backend = checked_input(weight, out, gamma=gamma)
+    array, backend = checked_input(weight, out, gamma=gamma, where=where)
     norm_dtype(array.dtype, "weight")
     axis = canonicalize_axis(channel_axis, array.ndim)
     parameters = channel_parameters(gamma, None, array.shape[axis], axis)
     scale = checked_scale("weight_standardize", eps)
-    y: Array = _engine.normalize(backend, array, other_axes(array.ndim, axis), parameters, scale, out=out)[0]
-    return y
+    mask = MaskArguments(where, padding=padding).of(array)
+    return normalized(backend, array, other_axes(array.ndim, axis), parameters, scale, mask, out, return_stats=False)

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from numbanorm import _engine
 from numbanorm._arrays import HOST, place_of
 from numbanorm._engine_backward import _clash, _lies_as, _like
+from numbanorm._engine_masked import put_right
 from numbanorm._guests import everywhere
+from numbanorm._masks import MaskArguments
 from numbanorm._norm_plan import norm_plan
 from numbanorm.norms._checks import channel_axis_of
-from numbanorm.norms._local_response import Window, channel_cube
+from numbanorm.norms._local_response import Window, channel_cube, without_padding
 from numbanorm.norms_backward._checks import checked_gradient
 
 Array = NDArray[Any]
@@ -30,6 +32,10 @@ def local_response_norm_backward(
     k: float = 1.0,
     channel_axis: int = 1,
     convention: str = "torch",
+    where: Any = None,
+    lengths: Any = None,
+    length_axis: int | None = None,
+    padding: str = "zero",
     out: Any = None,
 ) -> Array:
     """Gradient of :func:`numbanorm.local_response_norm`.
@@ -47,6 +53,8 @@ def local_response_norm_backward(
         What the forward normalised.
     size, alpha, beta, k, channel_axis, convention
         As in the forward.
+    where, lengths, length_axis, padding
+        As in the forward; dx is zero where x has no part, or with "keep" dy.
     out : array, optional
         Where to put dx; dy or x itself are allowed.
 
@@ -71,19 +79,37 @@ def local_response_norm_backward(
     """
     gradient, array, backend = checked_gradient(dy, x, out, None, None, None)
     axis = channel_axis_of(array, channel_axis)
-    window = Window.of(size, alpha, convention)
-    place = place_of(array)
+    window, exponents = Window.of(size, alpha, convention), (float(beta), float(k))
+    mask, place = MaskArguments(where, lengths, length_axis, padding).of(array, axis), place_of(array)
+    if mask is None:
+        return _flow_back(backend, place, gradient, array, axis, window, exponents, out)
+    dy_inside, x_inside = (without_padding(place, a, mask) for a in (gradient, array))
+    dx = _flow_back(backend, place, dy_inside, x_inside, axis, window, exponents, None)
+    return put_right(place, gradient, dx, mask, out)
+
+
+def _flow_back(
+    backend: Any,
+    place: Any,
+    dy: Array,
+    x: Array,
+    axis: int,
+    window: Window,
+    exponents: tuple[float, float],
+    out: Array | None,
+) -> Array:
+    """dx of all elements; `exponents` are beta and k."""
     roles = (axis,), (), False
-    plan = norm_plan(array.shape, array.strides, array.dtype, *roles)
-    dx = _target(place, gradient, array, plan, roles, out)
-    if array.size:
-        if not (plan.dense and place.is_aligned(array)):
-            array = _like(place, array, dx)
-        if gradient.dtype != plan.dtype or not place.is_aligned(gradient) or not _lies_as(gradient, plan):
-            gradient = _like(place, gradient, dx)
+    plan = norm_plan(x.shape, x.strides, x.dtype, *roles)
+    dx = _target(place, dy, x, plan, roles, out)
+    if x.size:
+        if not (plan.dense and place.is_aligned(x)):
+            x = _like(place, x, dx)
+        if dy.dtype != plan.dtype or not place.is_aligned(dy) or not _lies_as(dy, plan):
+            dy = _like(place, dy, dx)
         cube = channel_cube(plan, axis)
-        operands = (plan.norm.arranged(a).reshape(cube) for a in (gradient, array))
-        scale = window.before, window.after, window.alpha, float(beta), float(k)
+        operands = (plan.norm.arranged(a).reshape(cube) for a in (dy, x))
+        scale = window.before, window.after, window.alpha, *exponents
         backend.local_response_backward(*operands, *scale, plan.norm.arranged(dx).reshape(cube))
     return dx if out is None else _engine._delivered(place, dx, out)
 

@@ -229,3 +229,55 @@ def test_layers(backend, make, more, rng):
         np.testing.assert_allclose(masked.state_dict()[name], value, rtol=1e-12)
     lengths = masked(x, *more, lengths=[4, 4, 4, 4], length_axis=2, padding="keep")
     np.testing.assert_array_equal(lengths[..., 4:], x[..., 4:])
+
+
+@pytest.mark.parametrize("padding", ["zero", "keep"])
+@pytest.mark.parametrize("convention", ["torch", "alexnet"])
+@pytest.mark.parametrize("layout", ["first", "last", "strided"])
+def test_windows_see_nothing_that_is_left_out(backend, padding, convention, layout, rng):
+    x, dy = rng.standard_normal((2, 3, 7, 4))[0] * 2, rng.standard_normal((3, 7, 4))
+    where = rng.random(x.shape) < 0.7
+    options = {"size": 3, "alpha": 0.5, "k": 1.5, "channel_axis": 1, "convention": convention}
+    chosen = {"where": where, "padding": padding}
+    if layout == "last":
+        x, dy = (np.ascontiguousarray(a.transpose(0, 2, 1)).transpose(0, 2, 1) for a in (x, dy))
+    elif layout == "strided":
+        x, dy = x[:, :, ::-1], dy[:, :, ::-1]
+    zeros = np.where(where, x, 0)
+    elsewhere = x if padding == "keep" else np.zeros_like(x)
+    given = x if padding == "keep" else hidden(x, where)
+    y = nn.local_response_norm(given, **options, **chosen)
+    assert np.argsort(y.strides).tolist() == np.argsort(np.abs(given.strides)).tolist()
+    np.testing.assert_allclose(y[where], nn.local_response_norm(zeros, **options)[where], rtol=1e-12)
+    np.testing.assert_array_equal(y[~where], elsewhere[~where])
+    out = given.copy()
+    assert nn.local_response_norm(out, **options, **chosen, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    dx = nn.local_response_norm_backward(dy, given, **options, **chosen)
+    with nn.use_backend("reference"):
+        right = numeric_gradient(lambda a: nn.local_response_norm(a, **options, **chosen), np.ascontiguousarray(x), dy)
+    np.testing.assert_allclose(dx, right, rtol=1e-6, atol=1e-7)
+
+
+def test_a_layer_of_windows(backend, rng):
+    x, dy = rng.standard_normal((2, 3, 5, 6)).astype("f4")
+    layer = nn.LocalResponseNorm(3, alpha=0.7)
+    lengths = np.array([6, 0, 2])
+    y = layer(x, lengths=lengths, length_axis=2)
+    dx = layer.backward(dy)
+    inside = np.arange(6) < lengths[:, None, None]
+    np.testing.assert_allclose(y, np.where(inside, nn.local_response_norm(x, 3, alpha=0.7), 0), rtol=1e-6)
+    expected = nn.local_response_norm_backward(dy, x, 3, alpha=0.7)
+    np.testing.assert_allclose(dx, np.where(inside, expected, 0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["zero", "keep"])
+def test_weights_that_are_left(backend, padding, rng):
+    weight, gain = rng.standard_normal((4, 3, 2, 2)), rng.standard_normal(4)
+    left = rng.random(weight.shape) < 0.6
+    y = nn.weight_standardize(weight, gamma=gain, where=left, padding=padding)
+    for of, mask, factor, result in zip(weight, left, gain, y, strict=True):
+        kept = of[mask]
+        right = (kept - kept.mean()) / np.sqrt(kept.var() + 1e-5) * factor
+        np.testing.assert_allclose(result[mask], right, rtol=1e-10, atol=1e-12)
+        np.testing.assert_array_equal(result[~mask], of[~mask] if padding == "keep" else 0)
