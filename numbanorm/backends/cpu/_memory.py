@@ -2,7 +2,7 @@
 
 Numba counts the references to an array with atomic instructions, and such an instruction waits until all
 that was streamed to memory has arrived there: for a row of a thousand numbers, as long as the row itself takes.
-Kernels are therefore compiled without reference counts, and take memory from the C library.
+Kernels are therefore compiled without reference counts, and take memory from where Numba itself does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from numba.np.arrayobj import populate_array
 from numpy.typing import DTypeLike, NDArray
 
 from numbanorm.backends.cpu._lanes import LINE
+
+#: ``malloc`` and ``free`` as Numba's runtime names them for compiled code, on every system.
+_TAKE, _GIVE_BACK = "NRT_Allocate", "NRT_Free"
 
 
 def memory(shape: int | tuple[int, int], dtype: DTypeLike = np.float64) -> NDArray[Any]:
@@ -43,7 +46,7 @@ def _type_of_memory(context):
 
 @lower_builtin(memory, types.VarArg(types.Any))
 def _memory(context, builder, signature, arguments):
-    """Where the array begins in what the C library gave is kept just before it."""
+    """The address that was given is kept just before the array."""
     word, byte = context.get_value_type(types.intp), ir.IntType(8)
     kind, shape = signature.return_type, signature.args[0]
     given = [arguments[0]] if kind.ndim == 1 else cgutils.unpack_tuple(builder, arguments[0])
@@ -53,8 +56,8 @@ def _memory(context, builder, signature, arguments):
     strides = [itemsize]
     for n in reversed(lengths):
         strides.insert(0, builder.mul(strides[0], n))
-    malloc = cgutils.get_or_insert_function(builder.module, ir.FunctionType(byte.as_pointer(), [word]), "malloc")
-    start = builder.call(malloc, [builder.add(strides[0], word(2 * LINE))])
+    take = cgutils.get_or_insert_function(builder.module, ir.FunctionType(byte.as_pointer(), [word]), _TAKE)
+    start = builder.call(take, [builder.add(strides[0], word(2 * LINE))])
     with builder.if_then(cgutils.is_null(builder, start), likely=False):
         context.call_conv.return_user_exc(builder, MemoryError, ())
     start = builder.ptrtoint(start, word)
@@ -67,7 +70,7 @@ def _memory(context, builder, signature, arguments):
 
 
 def _origin(builder, data):
-    """Where the address that the library gave is kept, from that of the first element."""
+    """Where the address that was given is kept, from that of the first element."""
     word = data.type
     return builder.inttoptr(builder.sub(data, word(word.width // 8)), word.as_pointer())
 
@@ -77,7 +80,7 @@ def _free(typingctx, arrays):
     def codegen(context, builder, signature, arguments):
         word, byte = context.get_value_type(types.intp), ir.IntType(8)
         kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer()])
-        release = cgutils.get_or_insert_function(builder.module, kind, "free")
+        release = cgutils.get_or_insert_function(builder.module, kind, _GIVE_BACK)
         for position, array in enumerate(signature.args[0]):
             data = context.make_array(array)(context, builder, builder.extract_value(arguments[0], position)).data
             start = builder.load(_origin(builder, builder.ptrtoint(data, word)))
