@@ -74,6 +74,7 @@ class Host:
     #: Moments kept at a time on the way to a result (24 bytes each).
     max_parts = 1 << 15
 
+    ndarray = np.ndarray
     empty = fresh = staticmethod(np.empty)
     output = staticmethod(_pool.empty)
     zeros = staticmethod(np.zeros)

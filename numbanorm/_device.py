@@ -43,7 +43,7 @@ class Device:
     def context(self) -> tuple[Any, ...] | None:
         """What launches depend on beside their arguments; None while they are captured."""
         stream = self._cupy.cuda.get_current_stream()
-        if stream.ptr > 1 and stream.is_capturing():
+        if _is_captured(stream):
             return None
         try:
             thread = self._thread.itself
@@ -153,9 +153,8 @@ class Device:
         return array
 
     def capturing(self) -> bool:
-        """Whether the current stream records a graph; the null stream (0 or 1) cannot."""
-        stream = self._cupy.cuda.get_current_stream()
-        return bool(stream.ptr > 1 and stream.is_capturing())
+        """Whether the current stream records a graph."""
+        return _is_captured(self._cupy.cuda.get_current_stream())
 
     def _refuse_to_wait(self) -> None:
         if self.capturing():
@@ -175,3 +174,8 @@ class Device:
         copy = self._cupy.array(array)
         self._cupy.cuda.get_current_stream().synchronize()
         return copy  # type: ignore[no-any-return]
+
+
+def _is_captured(stream: Any) -> bool:
+    """Whether a stream records a graph; the null stream (0 or 1) cannot, and some drivers mind the question."""
+    return bool(stream.ptr > 1 and stream.is_capturing())

@@ -61,6 +61,11 @@ def empty(place: Any, plan: NormPlan) -> Array:
     return y if plan.transposed is None else y.transpose(plan.transposed)
 
 
+def empty_like(place: Any, x: Array) -> Array:
+    """The same for an output with x's shape and dtype, its axes in x's storage order."""
+    return empty(place, norm_plan(x.shape, x.strides, x.dtype, (), (), False))
+
+
 def normalize(
     backend: Any,
     x: Array,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -100,6 +99,6 @@ def masked_array(name: str) -> TypeError:
 def warn_caller(message: str) -> None:
     """A ``RuntimeWarning`` at the line that called the library, however deep inside this is said."""
     level, frame = 1, sys._getframe()
-    while frame.f_code.co_filename.startswith(_PACKAGE) and isinstance(frame.f_back, FrameType):
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -15,17 +15,14 @@ from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
 from math import prod
-from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from numbanorm import _arrays, _replay
+from numbanorm import _arrays
 from numbanorm._arrays import cupy_kind, is_cupy_array, is_device_array
-from numbanorm._backend import backend_for, selected
+from numbanorm._backend import backend_for
 from numbanorm._capture import called
-from numbanorm._recorder import recorders
-from numbanorm._replay import LARGEST, LARGEST_ON_DEVICE, MANY, can_be_told_apart, record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,67 +37,6 @@ def everywhere(function: F) -> F:
         if len(args) > first and type(args[first]) is np.ndarray:
             return function(*args, **kwargs)
         return _received(function, names, args, kwargs)
-
-    return cast(F, call)
-
-
-#: What a call's Python may ask of an array: one attrgetter takes less time than three attributes.
-_kind = attrgetter("shape", "dtype", "flags.num")
-_device_kind = attrgetter("shape", "dtype", "flags.c_contiguous", "data.device_id")
-#: Accesses of kernels on a device ask for addresses that are multiples of at most this.
-_ALIGNMENT = 16
-
-
-def _option(value: Any) -> tuple[Any, ...]:
-    """An option by its type, as 1, 1.0 and True are equal."""
-    return (type(value), value, *map(type, value)) if isinstance(value, tuple) else (type(value), value)
-
-
-def _kinds_on_device(x: Any, values: tuple[Any, ...]) -> list[Any]:
-    """Of the values of a call with CuPy's x, and where it is made; empty if it is not to be played back."""
-    context = _arrays.device().context()
-    if context is None or x.nbytes > LARGEST_ON_DEVICE or x.data.device_id != context[0]:
-        return []
-    kinds = [(*_device_kind(v), v.data.ptr % _ALIGNMENT) if type(v) is type(x) else _option(v) for v in values]
-    return [context, *kinds]
-
-
-def replayed(function: F) -> F:
-    """:func:`everywhere`, and calls of a kind that comes often are played back (see ``_replay.py``).
-
-    On the host small ones. For functions whose Python never asks what an array holds, or says so
-    by ``not_replayed``.
-    """
-    received = everywhere(function)
-    first = int(function.__code__.co_varnames[0] == "self")
-    known = _replay.memory()
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        x = args[first] if len(args) > first and not recorders else None
-        values = (*args, *kwargs.values()) if kwargs else args
-        if type(x) is np.ndarray and x.nbytes <= LARGEST:
-            kinds: list[Any] = [_kind(v) if type(v) is np.ndarray else _option(v) for v in values]
-        elif x is not None and type(x) is cupy_kind():
-            kinds = _kinds_on_device(x, values)
-        else:
-            kinds = []
-        if not kinds:
-            return received(*args, **kwargs)
-        kinds.append(selected()[0])
-        key = (*kinds, *kwargs) if kwargs else tuple(kinds)
-        try:
-            met = known.get(key, 0)
-        except TypeError:  # an option without a hash
-            return received(*args, **kwargs)
-        if met.__class__ is not int:
-            return met(values)
-        result = received(*args, **kwargs)
-        if met or can_be_told_apart(values, type(x)):
-            if len(known) >= MANY:
-                known.clear()
-            known[key] = met + 1 if met < _replay.OFTEN else record(received, args, kwargs, x)
-        return result
 
     return cast(F, call)
 

@@ -79,11 +79,13 @@ class Step(NamedTuple):
 class Recorder:
     """What a call does with its arguments, as far as it is told."""
 
-    def __init__(self, arguments: list[Array]) -> None:
+    def __init__(self, place: Any, arguments: list[Array]) -> None:
+        """All arrays are at a `place`."""
+        self._address, self._kind = place.address, place.ndarray
         self.n_arguments = len(arguments)
         #: Arguments, then memory and results; and where they are by their address.
         self.arrays = list(arguments)
-        self.places = {_address(array): i for i, array in enumerate(arguments)}
+        self.places = {self._address(array): i for i, array in enumerate(arguments)}
         self.steps: list[Step] = []
         self.written = set(range(len(arguments)))
         self.complete = True
@@ -91,28 +93,28 @@ class Recorder:
     def launched(self, run: Callable[..., Any], *args: Any, by: str | None) -> None:
         """A kernel was run."""
         if by is None:
-            operands = [self._operand(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
+            operands = [self._operand(arg) if isinstance(arg, self._kind) else arg for arg in args]
         else:
-            operands = [self._handed(arg, by) if is_on_device(arg) else arg for arg in args]
+            operands = [self._handed(arg, by) if isinstance(arg, self._kind) else arg for arg in args]
         self.steps.append(Step(run, operands))
 
     def evaluated(self, run: Callable[..., Any], args: tuple[Any, ...], result: Array) -> None:
         """``run(*args)`` gave an array."""
-        if _address(result) in self.places:
+        if self._address(result) in self.places:
             return  # a view of what is known
-        operands = [self._shaped(arg) if isinstance(arg, np.ndarray) else arg for arg in args]
+        operands = [self._shaped(arg) if isinstance(arg, self._kind) else arg for arg in args]
         self.steps.append(Step(run, operands, self.add(result)))
         self.written.add(len(self.arrays) - 1)
 
     def add(self, array: Array) -> int:
         """Make an array known."""
-        place = self.places[_address(array)] = len(self.arrays)
+        place = self.places[self._address(array)] = len(self.arrays)
         self.arrays.append(array)
         return place
 
     def _operand(self, array: Array) -> Any:
         """A view of an argument or of other memory; or the array itself, if nobody can write to it."""
-        place = self.places.get(_address(array))
+        place = self.places.get(self._address(array))
         if array.size == 0 or (place is None and not _owner(array).flags.writeable):
             return array
         if place is None:
@@ -125,14 +127,14 @@ class Recorder:
 
     def _handed(self, array: Array, by: str) -> Any:
         """The same on a device; what nobody allocated in this call is constant."""
-        place = self.places.get(_address(array)) if array.size else None
+        place = self.places.get(self._address(array)) if array.size else None
         if place is None:
             return Handed(array, by)
         self.complete &= array.nbytes == self.arrays[place].nbytes and array.flags.c_contiguous
         return Handed(place, by)
 
     def _shaped(self, array: Array) -> Any:
-        place = self.places.get(_address(array))
+        place = self.places.get(self._address(array))
         self._know(array, place)
         return Shaped(place or 0, array.shape)
 
@@ -147,20 +149,11 @@ class Recorder:
         if isinstance(result, np.generic):
             same = [i for i in new if self.arrays[i].tobytes() == result.tobytes()]
             return same[0] if len(same) == 1 else None
-        is_array = type(result) is np.ndarray or is_on_device(result)
-        place = self.places.get(_address(result)) if is_array and result.size else None
+        is_array = type(result) is self._kind
+        place = self.places.get(self._address(result)) if is_array and result.size else None
         if place is None or place not in new or result.nbytes != self.arrays[place].nbytes:
             return None
         return place if result.flags.c_contiguous else None
-
-
-def is_on_device(value: Any) -> bool:
-    """Whether this is an array of CuPy, which is not imported for the question."""
-    return hasattr(type(value), "__cuda_array_interface__")
-
-
-def _address(array: Any) -> int:
-    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def _owner(array: Array) -> Array:

@@ -16,20 +16,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from itertools import count
-from math import isfinite
+from operator import attrgetter
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm._arrays import place_of
+from numbanorm import _arrays
+from numbanorm._arrays import cupy_kind, place_of
+from numbanorm._backend import selected
 from numbanorm._dtypes import is_float
-from numbanorm._recorder import Handed, Recorder, Shaped, View, is_on_device, recorders
+from numbanorm._guests import everywhere
+from numbanorm._recorder import Recorder, recorders
+from numbanorm._script import Script
 
 Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: Bytes of the first array of a call on the host that is played back; beyond them Python is the smaller part of a call.
 LARGEST = 1 << 18
@@ -48,7 +53,7 @@ _POISON = 0xFF
 _memories: list[dict[Any, Any]] = []
 
 
-def memory() -> dict[Any, Any]:
+def _memory() -> dict[Any, Any]:
     """A place to remember the calls of a function."""
     _memories.append({})
     return _memories[-1]
@@ -60,7 +65,28 @@ def forget() -> None:
         known.clear()
 
 
-def can_be_told_apart(values: tuple[Any, ...], kind: type) -> bool:
+#: What a call's Python may ask of an array: one attrgetter takes less time than three attributes.
+_kind = attrgetter("shape", "dtype", "flags.num")
+_device_kind = attrgetter("shape", "dtype", "flags.c_contiguous", "data.device_id")
+#: Accesses of kernels on a device ask for addresses that are multiples of at most this.
+_ALIGNMENT = 16
+
+
+def _option(value: Any) -> tuple[Any, ...]:
+    """An option by its type, as 1, 1.0 and True are equal."""
+    return (type(value), value, *map(type, value)) if isinstance(value, tuple) else (type(value), value)
+
+
+def _kinds_on_device(x: Any, values: tuple[Any, ...]) -> list[Any]:
+    """Of the values of a call with CuPy's x, and where it is made; empty if it is not to be played back."""
+    context = _arrays.device().context()
+    if context is None or x.nbytes > LARGEST_ON_DEVICE or x.data.device_id != context[0]:
+        return []
+    kinds = [(*_device_kind(v), v.data.ptr % _ALIGNMENT) if type(v) is type(x) else _option(v) for v in values]
+    return [context, *kinds]
+
+
+def _can_be_told_apart(values: tuple[Any, ...], kind: type) -> bool:
     """Whether what these values say is in their kinds: arrays of x's `kind`, plain options and tuples of such."""
     return all(
         type(value) in _OPTIONS
@@ -70,85 +96,44 @@ def can_be_told_apart(values: tuple[Any, ...], kind: type) -> bool:
     )
 
 
-class _Script:
-    """A recorded call as a function in Python: memory, views or addresses of arrays, kernels."""
+def replayed(function: F) -> F:
+    """:func:`everywhere`, and calls of a kind that comes often are played back.
 
-    def __init__(
-        self, recorder: Recorder, empty: Callable[..., Any], arguments: list[str], result: Any, places: list[int]
-    ) -> None:
-        """`arguments` names the values of a call: ``a0``, ``a1`` for arrays, ``_`` for options."""
-        self.names: dict[str, Any] = {"empty": empty}
-        self.lines = ["def play(values, empty=empty):", f"{', '.join(arguments)}, = values"]
-        results = result if isinstance(result, tuple) else (result,)
-        evaluated = {step.array for step in recorder.steps}
-        self.arrays = recorder.arrays.copy()
-        for place, one in zip(places, results, strict=True):
-            if place not in evaluated:
-                self.arrays[place] = np.asarray(one) if isinstance(one, np.generic) else one
-        for i, like in enumerate(self.arrays):
-            if i >= recorder.n_arguments and i not in evaluated:
-                self.lines.append(f"a{i} = empty({like.shape}, {self._named('d', like.dtype)})")
-        self.views: dict[View, str] = {}
-        for run, operands, array in recorder.steps:
-            given = ", ".join(map(self._operand, operands))
-            self.lines.append(f"{'' if array is None else f'a{array} = '}{self._named('run', run)}({given})")
-        returned = ", ".join(
-            self._shaped(Shaped(place, one.shape)) + "[()]" * isinstance(one, np.generic)
-            for place, one in zip(places, results, strict=True)
-        )
-        if isinstance(result, tuple):
-            returned = f"{self._named('make', getattr(type(result), '_make', tuple))}(({returned},))"
-        self.lines.append(f"return {returned}")
+    On the host small ones. For functions whose Python never asks what an array holds, or says so
+    by ``not_replayed``.
+    """
+    received = everywhere(function)
+    first = int(function.__code__.co_varnames[0] == "self")
+    known = _memory()
 
-    def _named(self, prefix: str, value: Any) -> str:
-        """A name for a value."""
-        name = f"{prefix}{len(self.names)}"
-        self.names[name] = value
-        return name
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        x = args[first] if len(args) > first and not recorders else None
+        values = (*args, *kwargs.values()) if kwargs else args
+        if type(x) is np.ndarray and x.nbytes <= LARGEST:
+            kinds: list[Any] = [_kind(v) if type(v) is np.ndarray else _option(v) for v in values]
+        elif x is not None and type(x) is cupy_kind():
+            kinds = _kinds_on_device(x, values)
+        else:
+            kinds = []
+        if not kinds:
+            return received(*args, **kwargs)
+        kinds.append(selected()[0])
+        key = (*kinds, *kwargs) if kwargs else tuple(kinds)
+        try:
+            met = known.get(key, 0)
+        except TypeError:  # an option without a hash
+            return received(*args, **kwargs)
+        if met.__class__ is not int:
+            return met(values)
+        result = received(*args, **kwargs)
+        if met or _can_be_told_apart(values, type(x)):
+            if len(known) >= MANY:
+                known.clear()
+            known[key] = met + 1 if met < OFTEN else record(received, args, kwargs, x)
+        return result
 
-    def _operand(self, operand: Any) -> str:
-        if isinstance(operand, View):
-            return self._view(operand)
-        if isinstance(operand, Handed):
-            return self._handed(operand)
-        return self._shaped(operand) if isinstance(operand, Shaped) else self._constant(operand)
-
-    def _constant(self, value: Any) -> str:
-        """A number or a tuple of numbers as itself, others by a name."""
-        numbers = value if type(value) is tuple else (value,)
-        if all(type(number) in (int, bool) or (type(number) is float and isfinite(number)) for number in numbers):
-            return repr(value)
-        return self._named("c", value)
-
-    def _handed(self, handed: Handed) -> str:
-        if isinstance(handed.array, int):
-            return f"a{handed.array}{handed.by}"
-        name = self._named("c", handed.array)  # which keeps it alive
-        return str(handed.array.data.ptr) if handed.by else name  # type: ignore[attr-defined]
-
-    def _shaped(self, whole: Shaped) -> str:
-        same = self.arrays[whole.array].shape == whole.shape
-        return f"a{whole.array}" + ("" if same else f".reshape({whole.shape})")
-
-    def _view(self, view: View) -> str:
-        """The name of a view, which is made where it is used first."""
-        array = self.arrays[view.array]
-        same = view.dtype == array.dtype
-        if same and view.writeable and array.ndim == 1:
-            return f"a{view.array}"
-        if view not in self.views:
-            name = self.views[view] = f"v{len(self.views)}"
-            cast = "" if same else f".view({self._named('d', view.dtype)})"
-            self.lines.append(f"{name} = a{view.array}{cast}.ravel()")
-            if not view.writeable:
-                self.lines.append(f"{name}.setflags(False)")  # by keyword it takes three times as long
-        return self.views[view]
-
-    def compiled(self) -> Callable[..., Any]:
-        """The function."""
-        exec("\n    ".join(self.lines), self.names)  # of names and numbers given above
-        play: Callable[..., Any] = self.names["play"]
-        return play
+    return cast(F, call)
 
 
 def record(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], x: Any) -> Callable[..., Any]:
@@ -195,7 +180,7 @@ def _recorded(
     called: Callable[..., Any], values: tuple[Any, ...], is_array: list[bool], place: Any
 ) -> Callable[..., Any] | None:
     """The same call played back, or None where that cannot be."""
-    recorder = recorders[get_ident()] = Recorder([v for v, array in zip(values, is_array, strict=True) if array])
+    recorder = recorders[get_ident()] = Recorder(place, [v for v, array in zip(values, is_array, strict=True) if array])
     try:
         result = called(values)
     finally:
@@ -206,7 +191,7 @@ def _recorded(
         return None
     counted = count()
     arguments = [f"a{next(counted)}" if array else "_" for array in is_array]
-    return _Script(recorder, place.fresh, arguments, result, places).compiled()
+    return Script(recorder, place.fresh, arguments, result, places).compiled()
 
 
 def _is_plain(place: Any, array: Array) -> bool:
@@ -234,5 +219,5 @@ def _bits(place: Any, result: Any, values: tuple[Any, ...]) -> list[bytes]:
     return [
         value.tobytes() if isinstance(value, np.generic) else place.to_host(value).tobytes()
         for value in (*results, *values)
-        if isinstance(value, (np.generic, np.ndarray)) or is_on_device(value)
+        if isinstance(value, (np.generic, place.ndarray))
     ]

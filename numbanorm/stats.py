@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from numbanorm._axes import Axis
-from numbanorm._guests import replayed
 from numbanorm._moments import Moments, moments
+from numbanorm._replay import replayed
 from numbanorm._selection import Selection
 from numbanorm._statistics import MEAN, NOWHERE, VAR, Divisor, reduce
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import numbanorm as nn
-from numbanorm import _guests, _recorder, _replay
+from numbanorm import _recorder, _replay
+from numbanorm._arrays import HOST
+from numbanorm._script import Script
 
 RANDOM = np.random.default_rng(20)
 FORMS = {
@@ -265,7 +267,7 @@ def test_types_inside_tuples_count():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
 def test_a_child_records_nothing_of_its_parents_threads():
-    _recorder.recorders[0] = _recorder.Recorder([])
+    _recorder.recorders[0] = _recorder.Recorder(HOST, [])
     try:
         child = os.fork()
         if not child:
@@ -276,7 +278,7 @@ def test_a_child_records_nothing_of_its_parents_threads():
 
 
 def test_kinds_are_bounded(monkeypatch):
-    monkeypatch.setattr(_guests, "MANY", 8)
+    monkeypatch.setattr(_replay, "MANY", 8)
     for n in range(2, 40):
         for _ in range(3):
             nn.mean(np.ones(n))
@@ -384,8 +386,8 @@ def test_what_is_not_accounted_for_is_not_played(function):
 
 def test_a_script_can_be_read(monkeypatch):
     scripts = []
-    compiled = _replay._Script.compiled
-    monkeypatch.setattr(_replay._Script, "compiled", lambda self: scripts.append(self.lines) or compiled(self))
+    compiled = Script.compiled
+    monkeypatch.setattr(Script, "compiled", lambda self: scripts.append(self.lines) or compiled(self))
     _replay.record(honest, (x := np.ones((3, 4)),), {}, x)
     assert scripts[0] == [
         "def play(values, empty=empty):",

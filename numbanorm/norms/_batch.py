@@ -12,9 +12,9 @@ from numbanorm._arguments import as_running
 from numbanorm._arrays import place_of
 from numbanorm._engine import Parameters, Scale, checked_scale
 from numbanorm._errors import degenerate_batch
-from numbanorm._guests import replayed
 from numbanorm._masks import EVERYTHING, Mask, MaskArguments
 from numbanorm._reduction import statistics
+from numbanorm._replay import replayed
 from numbanorm.norms._checks import (
     applied,
     channel_axis_of,

@@ -16,7 +16,6 @@ from numbanorm._engine import checked_scale
 from numbanorm._errors import degenerate_batch
 from numbanorm._guests import everywhere
 from numbanorm._masks import EVERYTHING, MaskArguments
-from numbanorm._norm_plan import norm_plan
 from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._checks import channel_axis_of, checked_input, delivered, other_axes, sample_axis_of
 
@@ -147,7 +146,7 @@ def _target(place: Any, x: Array, out: Any) -> Array:
     """Where to write piece by piece: `out`, unless that would write over pieces to come."""
     if out is not None and (not place.overlap(x, out) or _engine._same_memory(place, x, out)):
         return np.asarray(out) if place is HOST else out
-    return _engine.empty(place, norm_plan(x.shape, x.strides, x.dtype, (), (), False))
+    return _engine.empty_like(place, x)
 
 
 def _stacked(place: Any, rows: list[tuple[Array, ...]], channels: int) -> tuple[Array, Array]:

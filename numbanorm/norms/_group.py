@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from numbanorm._arrays import HOST, place_of
 from numbanorm._engine import checked_scale
 from numbanorm._errors import check_groups, degenerate_batch
-from numbanorm._guests import replayed
 from numbanorm._masks import MaskArguments
+from numbanorm._replay import replayed
 from numbanorm.norms._checks import (
     channel_axis_of,
     channel_parameters,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from numbanorm import _engine, _engine_masked
 from numbanorm._arrays import place_of
 from numbanorm._engine import checked_scale
-from numbanorm._guests import replayed
 from numbanorm._masks import EVERYTHING, MaskArguments
 from numbanorm._reduction import statistics
+from numbanorm._replay import replayed
 from numbanorm.norms._batch import BatchNormSettings
 from numbanorm.norms._checks import channel_axis_of, channel_parameters, checked_input, normalized, spatial_axes
 from numbanorm.norms._running import update_masked

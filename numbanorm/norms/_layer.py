@@ -6,8 +6,8 @@ from typing import Any
 
 from numbanorm._axes import Axis, canonicalize_axes
 from numbanorm._engine import checked_scale
-from numbanorm._guests import replayed
 from numbanorm._masks import MaskArguments
+from numbanorm._replay import replayed
 from numbanorm.norms._checks import axis_parameters, checked_input, normalized
 
 

@@ -133,7 +133,7 @@ def _respond(
 
 def without_padding(place: Any, x: Array, mask: Mask) -> Array:
     """A copy, which lies in memory as x does, with zeros where x takes no part."""
-    copy = _engine.empty(place, norm_plan(x.shape, x.strides, x.dtype, (), (), False))
+    copy = _engine.empty_like(place, x)
     place.copy(copy, place.evaluate(lambda m, a: np.where(m, a, a.dtype.type(0)), mask.boolean_at(place), x))
     return copy
 

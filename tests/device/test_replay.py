@@ -5,6 +5,7 @@ import pytest
 
 import numbanorm as nn
 from numbanorm import _arrays, _recorder, _replay
+from numbanorm._script import Script
 from tests.device.test_norms import NORMS, operands
 
 pytestmark = pytest.mark.compiled
@@ -99,7 +100,7 @@ def test_nothing_is_played_or_recorded_while_a_graph_is(emulated, monkeypatch):
 
 
 def test_large_arrays_are_not_recorded(launching, monkeypatch):
-    monkeypatch.setattr("numbanorm._guests.LARGEST_ON_DEVICE", 64)
+    monkeypatch.setattr("numbanorm._replay.LARGEST_ON_DEVICE", 64)
     x = launching.array(np.ones((3, 8), np.float32))
     for _ in range(4):
         nn.layer_norm(x)
@@ -117,12 +118,12 @@ def test_a_launch_gets_addresses(emulated, monkeypatch):
         _recorder.launched(lambda *args: launches.append(args), "stream", x, constant, out, np.int32(7), by=".data.ptr")
         return out
 
-    recorder = _recorder.recorders[_recorder.get_ident()] = _recorder.Recorder([x])
+    recorder = _recorder.recorders[_recorder.get_ident()] = _recorder.Recorder(_arrays.device(), [x])
     try:
         result = function(x)
     finally:
         _recorder.recorders.clear()
-    script = _replay._Script(recorder, _arrays.device().fresh, ["a0"], result, [1])
+    script = Script(recorder, _arrays.device().fresh, ["a0"], result, [1])
     out = script.compiled()((y,))
     assert launches[-1][:4] == ("stream", y.data.ptr, constant.data.ptr, out.data.ptr)
     assert out.shape == y.shape

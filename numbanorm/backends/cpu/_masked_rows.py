@@ -1,4 +1,4 @@
-"""Rows whose first elements take part: all of them or none, as in padded sequences, or any number."""
+"""Rows that take part as wholes, or not at all, as those of padded sequences do: neighbours go together."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from numba.extending import overload
 
 from numbanorm.backends.cpu._elements import bridge, load
 from numbanorm.backends.cpu._jit import exact, inner, spliced
-from numbanorm.backends.cpu._launch import BRIDGE_BYTES
 from numbanorm.backends.cpu._row_sums import row_moments
 from numbanorm.backends.cpu._sums import segment_moments, weighted_segment_moments, welford_combine
 from numbanorm.backends.cpu._write import finish
@@ -30,12 +29,6 @@ def _jit_is_taken(taken, i):
 def n_first(lengths, line, lower, size):
     """How many of the `size` elements from `lower` on are among the first `lengths[line]` of their line."""
     return min(max(load(lengths, line) - lower, 0), size)
-
-
-@spliced
-def is_short(x, n):
-    """Whether n elements of padding are read along where x comes from memory, as jumping would take longer."""
-    return n * x.itemsize < BRIDGE_BYTES
 
 
 @spliced

@@ -202,7 +202,7 @@ def masked_channels_backward(
         statistics = flat_input(gamma), flat_input(mean), flat_input(rstd), (std_eps, ddof, True)
         target = flat_output(dx), streams(dy, x, dx, n_inner), of_channels
         kernels.channels_kernel(n_parts(-(-n_channels // block), x.size), *inputs, *statistics, *target)
-        _deliver(of_channels, dgamma, dbeta)
+        merge_segments(of_channels, dgamma, dbeta)
         return
     in_columns = taken.dtype == np.bool_ or n_inner == 1  # else lines, too short to be columns
     by_columns = n_inner < SHORT_SEGMENT and n_channels > 1 and in_columns
@@ -217,11 +217,4 @@ def masked_channels_backward(
     if dx.size:
         (write_columns if by_columns else write_segments)(dy, x, taken, operands, fixed, keep, dx)
     products = sums[1] if fixed else sums[1] - low * sums[0]
-    _deliver((products, sums[0]), dgamma, dbeta)
-
-
-def _deliver(of_channels: Any, dgamma: Array, dbeta: Array) -> None:
-    """Sums of each channel to dgamma and dbeta, as far as these are wanted."""
-    for out, of_channel in zip((dgamma, dbeta), of_channels, strict=True):
-        if out.size:
-            out[...] = of_channel
+    merge_segments(np.stack([products, sums[0]]), dgamma, dbeta)

@@ -240,9 +240,7 @@ def norm_channels_backward(
     else:
         wanted = bool(dgamma.size or dbeta.size)
         sums = _channels_in_two(dy, x, gamma, mean, rstd, scale, fixed, wanted, dx)
-    for out, of_channel in zip((dgamma, dbeta), sums, strict=True):
-        if out.size:
-            out[...] = of_channel
+    merge_segments(sums, dgamma, dbeta)
 
 
 def _channels_in_two(
