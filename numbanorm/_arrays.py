@@ -75,10 +75,15 @@ class Host:
     max_parts = 1 << 15
 
     ndarray = np.ndarray
-    empty = fresh = staticmethod(np.empty)
+    empty = staticmethod(np.empty)
     output = staticmethod(_pool.empty)
     zeros = staticmethod(np.zeros)
     overlap = staticmethod(np.may_share_memory)
+
+    @staticmethod
+    def fresh(n_bytes: int) -> Callable[..., Array]:
+        """What takes memory for arrays of up to so many bytes, given shape and dtype."""
+        return _pool.empty if n_bytes >= _pool.SMALLEST else np.empty
 
     @staticmethod
     @cache

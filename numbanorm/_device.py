@@ -28,17 +28,21 @@ class Device:
         import cupy
 
         self._cupy = cupy
-        self.ndarray = self.fresh = cupy.ndarray
+        self.ndarray = cupy.ndarray
         self._kept: dict[tuple[Any, ...], Array] = {}
         self._thread = local()
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
         """Memory from CuPy's pool."""
-        array: Array = self.fresh(shape, dtype)
+        array: Array = self.ndarray(shape, dtype)
         allocated(array)
         return array
 
     output = empty
+
+    def fresh(self, n_bytes: int) -> Any:
+        """What takes memory for arrays of up to so many bytes, given shape and dtype, and tells nobody."""
+        return self.ndarray
 
     def context(self) -> tuple[Any, ...] | None:
         """What launches depend on beside their arguments; None while they are captured."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,8 @@ class Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Uninitialised C-ordered array, in a recycled block if there is one of its size."""
-        n_bytes = dtype.itemsize * int(np.prod(shape))
-        lease = _Lease(self, self._take(_rounded(n_bytes)))
-        return np.asarray(lease)[:n_bytes].view(dtype).reshape(shape)
+        lease = _Lease(self, self._take(_rounded(dtype.itemsize * prod(shape))))
+        return np.ndarray(shape, dtype, np.asarray(lease))
 
     def _take(self, size: int) -> Bytes:
         if self._lock.acquire(blocking=False):
@@ -124,10 +124,7 @@ def pool() -> Pool:
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """:func:`numpy.empty`, from the pool where the result is large."""
-    n_bytes = dtype.itemsize
-    for n in shape:
-        n_bytes *= n
-    if n_bytes < SMALLEST or not pool().limit:
+    if dtype.itemsize * prod(shape) < SMALLEST or not pool().limit:
         return np.empty(shape, dtype)
     return pool().empty(shape, dtype)
 

@@ -123,7 +123,7 @@ def test_a_launch_gets_addresses(emulated, monkeypatch):
         result = function(x)
     finally:
         _recorder.recorders.clear()
-    script = Script(recorder, _arrays.device().fresh, ["a0"], result, [1])
+    script = Script(recorder, _arrays.device().fresh(0), ["a0"], result, [1])
     out = script.compiled()((y,))
     assert launches[-1][:4] == ("stream", y.data.ptr, constant.data.ptr, out.data.ptr)
     assert out.shape == y.shape

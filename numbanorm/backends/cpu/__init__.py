@@ -9,16 +9,8 @@ from numbanorm.backends.cpu.masked_backward import (
     masked_groups_backward,
     masked_rows_backward,
 )
-from numbanorm.backends.cpu.moments import (
-    combine_moments,
-    finish_moments,
-    mean_var_channels,
-    mean_var_cols,
-    mean_var_rows,
-    moments_cols,
-    moments_rows,
-    update_running,
-)
+from numbanorm.backends.cpu.mean_var import mean_var_channels, mean_var_cols, mean_var_rows
+from numbanorm.backends.cpu.moments import combine_moments, finish_moments, moments_cols, moments_rows, update_running
 from numbanorm.backends.cpu.normalize import norm_channels, norm_groups, norm_rows
 from numbanorm.backends.cpu.normalize_backward import (
     norm_channels_backward,

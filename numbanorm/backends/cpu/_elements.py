@@ -180,3 +180,35 @@ def _jit_store(y, i, value):
         y[np.uintp(i)].bfloat16 = _float_to_bfloat(value)
 
     return bfloat
+
+
+@exact
+def _odd_float(value):
+    """A float64 as float32, with an odd last bit where that is not exact: to round it again is to round once."""
+    nearest = np.float32(value)
+    same = np.float64(nearest)
+    bits = _float_to_bits(nearest)
+    if same != value and value == value:
+        bits = (bits - np.uint32(abs(same) > abs(value))) | np.uint32(1)
+    return _bits_to_float(bits)
+
+
+def store_float64(y, i, value):
+    """Write a float64 to element `i` of the 1-D array `y`, rounded once."""
+    if y.dtype.names is None:
+        y[i] = value
+    elif y.dtype.names[0] == "float16":
+        y[i] = (np.float16(value).view(np.uint16),)
+    else:
+        nearest = np.float32(value)
+        if nearest != value and value == value:
+            bits = int(nearest.view(np.uint32)) - (abs(float(nearest)) > abs(value)) | 1
+            nearest = np.uint32(bits).view(np.float32)
+        store(y, i, nearest)
+
+
+@overload(store_float64)
+def _jit_store_float64(y, i, value):
+    if isinstance(y.dtype, types.Record):
+        return lambda y, i, value: store(y, i, _odd_float(value))
+    return lambda y, i, value: store(y, i, value)

@@ -33,8 +33,10 @@ QUICK_BLOCK = 1024
 SHORT_ROW = 96
 #: Most short rows whose statistics are finished, and which are written, in one go.
 BATCH = 64
-#: Rows of a piece of columns: merging pieces costs as much as reading some of them.
+#: Rows of a piece of columns: merging pieces costs as much as reading some of them. Beyond FEW_PIECES at least these.
 SHORTEST_COLUMN = 64
+SHORTER_COLUMN = 1024
+FEW_PIECES = 8
 #: Columns whose running sums stay in L1 together.
 TILE = 1024
 #: Columns of a tile at least, where that would make more tiles.
@@ -43,8 +45,11 @@ NARROWEST = 64
 WIDE = 256
 #: Bytes of channels that stay in L2 between their statistics and their normalisation.
 CHANNEL_BYTES = _cache_bytes(2, 1 << 20) // 2
-#: Outputs from here on are written past the caches: little of them would be left there for the next reader.
-STREAM_BYTES = 2 * _cache_bytes(3, 1 << 25)
+#: Bytes of channels that stay in this core's share of the L3: to read them again from there costs less than
+#: to jump between the samples for each channel on its own.
+BLOCK_BYTES = max(CHANNEL_BYTES, _cache_bytes(3, 1 << 25) // (2 * max(os.cpu_count() or 1, 4)))
+#: Outputs from here on are written past the caches: with an input as large they would drive each other out.
+STREAM_BYTES = _cache_bytes(3, 1 << 25) // 2
 #: Shorter runs of neighbouring bytes have too many partial cache lines.
 SHORTEST_RUN = 1 << 10
 #: Bytes that are left out between two segments which take less time to pass over than to jump over.
@@ -78,7 +83,7 @@ def n_column_splits(n_units: int, n_rows: int, n_elements: int) -> int:
     if n_elements < SERIAL_BELOW:
         return 1
     wanted = -(-MAX_PARTS // (2 * n_units))
-    return max(1, min(wanted, n_rows // SHORTEST_COLUMN))
+    return max(1, min(wanted, n_rows // SHORTEST_COLUMN, max(FEW_PIECES, n_rows // SHORTER_COLUMN)))
 
 
 def fold(n_reduce: int, n_inner: int) -> int:
@@ -109,4 +114,4 @@ def rows_at_once(n_cols: int) -> int:
 
 def channels_at_once(n_channels: int, channel_bytes: int) -> int:
     """Neighbouring channels that stay in cache together, and leave blocks enough to share out."""
-    return max(1, min(CHANNEL_BYTES // channel_bytes, n_channels // MAX_PARTS, BATCH))
+    return max(1, min(BLOCK_BYTES // channel_bytes, n_channels // MAX_PARTS, BATCH))

@@ -11,22 +11,25 @@ from contextlib import contextmanager
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
+from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import address, kind_of, line_length, loaded, repeated
+from numbanorm.backends.cpu._lanes import address, below, kind_of, line_length, loaded, loaded_where, repeated
 
 #: Lines that are summed side by side, so that none waits for the one before.
 ABREAST = 4
+#: Lanes of float64 at most: the sums of more would not fit the registers.
+WIDEST = 16
 
 
 class LineSums:
     """Differences from a shift and their squares, summed lane by lane; line i goes to slot i % ABREAST."""
 
-    def __init__(self, builder, shift):
-        self.builder, self.shift = builder, shift
-        zero = ir.Constant(shift.type, [0.0] * shift.type.count)
-        self._slots = [[cgutils.alloca_once_value(builder, zero) for _ in range(2)] for _ in range(ABREAST)]
+    def __init__(self, builder, shift, n):
+        self.builder, self.n, self.shift = builder, n, repeated(builder, shift, n)
+        self._zero = ir.Constant(self.shift.type, None)
+        self._slots = [[cgutils.alloca_once_value(builder, self._zero) for _ in range(2)] for _ in range(ABREAST)]
         self._careful = False
 
     def in_turn(self, n_full, n_lines):
@@ -50,10 +53,22 @@ class LineSums:
         with self.builder.if_then(self.builder.icmp_signed("<", line, n_lines)):
             yield
 
-    def add(self, numbers, slot):
-        """Add a line."""
+    @contextmanager
+    def rest(self, n):
+        """Emit what the numbers need that are left of n and fill no line; yields their offset and mask."""
+        builder, word = self.builder, n.type
+        n_rest = builder.and_(n, word(self.n - 1))
+        with builder.if_then(builder.icmp_signed(">", n_rest, word(0))):
+            yield builder.sub(n, n_rest), below(builder, word(0), n_rest, self.n)
+
+    def add(self, numbers, slot=0, mask=None):
+        """Add a line, or what the mask says of it."""
         builder = self.builder
+        if numbers.type != self.shift.type:
+            numbers = builder.fpext(numbers, self.shift.type)
         difference = builder.fsub(numbers, self.shift)
+        if mask is not None:
+            difference = builder.select(mask, difference, self._zero)
         square = builder.fmul(difference, difference, flags=["contract"])
         for place, term in zip(self._slots[slot], (difference, square), strict=True):
             builder.store(builder.fadd(builder.load(place), term, flags=["contract"]), place)
@@ -63,35 +78,61 @@ class LineSums:
         return [self._total([self.builder.load(slot[which]) for slot in self._slots]) for which in range(2)]
 
     def _total(self, terms):
-        vector = self._halved(terms)
-        return self._halved(
-            [self.builder.extract_element(vector, ir.IntType(32)(lane)) for lane in range(vector.type.count)]
-        )
-
-    def _halved(self, terms):
+        builder = self.builder
         while len(terms) > 1:
             half = len(terms) // 2
-            terms = [self.builder.fadd(a, b) for a, b in zip(terms[:half], terms[half:], strict=True)]
-        return terms[0]
+            terms = [builder.fadd(a, b) for a, b in zip(terms[:half], terms[half:], strict=True)]
+        vector = terms[0]
+        while vector.type.count > 1:
+            lanes = ir.VectorType(ir.IntType(32), vector.type.count // 2)
+            lower, upper = (
+                builder.shuffle_vector(vector, vector, ir.Constant(lanes, list(range(first, first + lanes.count))))
+                for first in (0, lanes.count)
+            )
+            vector = builder.fadd(lower, upper)
+        return builder.extract_element(vector, ir.IntType(32)(0))
 
 
 @intrinsic
-def _sum_lines(typingctx, x, i, shift, n_lines):
+def _line_sums(typingctx, x, i, n, shift):
     def codegen(context, builder, signature, arguments):
-        n = line_length(context, signature.args[0])
-        _, first, shift, n_lines = arguments
-        sums = LineSums(builder, repeated(builder, shift, n))
+        _, first, n, shift = arguments
+        kind, word = kind_of(signature.args[0].dtype), n.type
+        lanes = line_length(context, signature.args[0])
+        if signature.args[3] == types.float64:
+            lanes = min(lanes, WIDEST)
+        sums = LineSums(builder, shift, lanes)
+
+        def source(offset):
+            return address(context, builder, signature, arguments, 0, builder.add(first, offset))
+
+        n_lines = builder.sdiv(n, word(lanes))
         for line, slot in sums.in_turn(n_lines, n_lines):
             with sums.guarded(line, n_lines):
-                index = builder.add(first, builder.mul(line, n_lines.type(n)))
-                source = address(context, builder, signature, arguments, 0, index)
-                sums.add(loaded(builder, source, kind_of(signature.args[0].dtype), n), slot)
+                sums.add(loaded(builder, source(builder.mul(line, word(lanes))), kind, lanes), slot)
+        with sums.rest(n) as (offset, mask):
+            sums.add(loaded_where(builder, mask, source(offset), kind, lanes), mask=mask)
         return context.make_tuple(builder, signature.return_type, sums.totals())
 
-    return types.UniTuple(shift, 2)(x, types.intp, shift, types.intp), codegen
+    return types.UniTuple(shift, 2)(x, types.intp, types.intp, shift), codegen
 
 
 @exact
-def sum_lines(x, i, shift, n_lines):
-    """Sums, over the n_lines from x[i] on, of differences from `shift` and of their squares."""
-    return _sum_lines(x, i, shift, n_lines)
+def _lines_summed(x, i, n, shift):
+    """Kept apart from its callers, whose fastmath would reorder it."""
+    return _line_sums(x, i, n, shift)
+
+
+def line_sums(x, i, n, shift):
+    """Sums, over the n numbers from x[i] on, of differences from `shift` and of their squares, in its dtype."""
+    total, squares = type(shift)(0), type(shift)(0)
+    for k in range(i, i + n):
+        difference = type(shift)(load(x, k)) - shift
+        total += difference
+        squares += difference * difference
+    return total, squares
+
+
+@overload(line_sums)
+def _jit_line_sums(x, i, n, shift):
+    return lambda x, i, n, shift: _lines_summed(x, i, n, shift)

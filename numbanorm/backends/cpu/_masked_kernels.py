@@ -134,7 +134,7 @@ def masked_columns_kernel(part, n_parts, x, mask, lengths, cut, mean, var, scale
         for j in range(width):
             operands[3, j] = gamma[(lower + j) % gamma.size]
             operands[4, j] = beta[(lower + j) % beta.size]
-        repeat_operands(operands, width, fold)
+        repeat_operands(operands, width, width * fold)
         at_once = fold
         row, last = n_rows * chunk // n_chunks, n_rows * (chunk + 1) // n_chunks
         while row < last:

@@ -11,9 +11,9 @@ from numbanorm.backends.cpu._jit import exact, inner, kernel
 from numbanorm.backends.cpu._kernels import keep_statistics
 from numbanorm.backends.cpu._masked_sums import finish_sets
 from numbanorm.backends.cpu._memory import free, memory
+from numbanorm.backends.cpu._runs import parameter
 from numbanorm.backends.cpu._stream import settle, whole_lines
 from numbanorm.backends.cpu._stream_masked import write_masked_line
-from numbanorm.backends.cpu._stream_rows import parameter
 from numbanorm.backends.cpu._write import centred, scaled
 
 

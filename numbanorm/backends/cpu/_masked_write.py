@@ -13,9 +13,9 @@ from numbanorm.backends.cpu._elements import bridge, load, store
 from numbanorm.backends.cpu._jit import inner, spliced
 from numbanorm.backends.cpu._lanes import LINE
 from numbanorm.backends.cpu._masked_sums import is_taken, n_first
+from numbanorm.backends.cpu._runs import parameter
 from numbanorm.backends.cpu._stream import whole_lines, write_line
 from numbanorm.backends.cpu._stream_masked import write_flags, write_masked_line, write_padding_line
-from numbanorm.backends.cpu._stream_rows import parameter
 from numbanorm.backends.cpu._write import centred, scaled
 
 #: Elements that one turn of a vectorised loop writes; what is left over costs as much one by one.

@@ -14,9 +14,8 @@ import numpy as np
 
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, spliced
-from numbanorm.backends.cpu._lanes import elements_of_line
 from numbanorm.backends.cpu._launch import QUICK_BLOCK, SHORT_ROW
-from numbanorm.backends.cpu._line_sums import sum_lines
+from numbanorm.backends.cpu._line_sums import line_sums
 from numbanorm.backends.cpu._sums import block_moments, segment_moments, welford_combine
 
 #: Elements from which a row is summed in float32. Without the JIT there are no lanes that keep such sums short.
@@ -42,27 +41,6 @@ def first_mean(x, start, like):
     return (a + b) + (c + d)
 
 
-@exact
-def rest_sums(x, start, stop, shift):
-    """The sums of those few numbers of a row that fill no line."""
-    total, squares = type(shift)(0), type(shift)(0)
-    for i in range(start, stop):
-        difference = load(x, i) - shift
-        total += difference
-        squares += difference * difference
-    return total, squares
-
-
-@spliced
-def _block_sums(x, start, length, shift):
-    """Sums over x[start : start + length] of differences from `shift` and of their squares."""
-    lines = length // elements_of_line(x)
-    rest = start + lines * elements_of_line(x)
-    total, squares = sum_lines(x, start, shift, lines)
-    total_of_rest, squares_of_rest = rest_sums(x, rest, start + length, shift)
-    return total + total_of_rest, squares + squares_of_rest
-
-
 @spliced
 def row_moments(x, start, n, length, like, statistics):
     """Mean and m2 of n rows of x from x[start] on, to statistics (2, n); sums in the dtype of `like`.
@@ -76,7 +54,7 @@ def row_moments(x, start, n, length, like, statistics):
             shift = first_mean(x, first, like[0, 0])
             for lower in range(first, first + length, QUICK_BLOCK):
                 size = min(QUICK_BLOCK, first + length - lower)
-                total, squares = _block_sums(x, lower, size, shift)
+                total, squares = line_sums(x, lower, size, shift)
                 all_squares += np.float64(squares)
                 sums = np.float64(shift), np.float64(total), np.float64(squares)
                 count_b, mean_b, m2_b = block_moments(np.float64(size), *sums)

@@ -3,8 +3,8 @@
 An ordinary store to memory that is not in cache reads the line first, a third more
 traffic for a norm. Large outputs are therefore written as whole, aligned cache lines
 that bypass the caches, formed in registers: through a buffer the stores would wait for
-one another. Elements before the first and after the last whole line of a segment are
-written the ordinary way.
+one another. What lies before the first and after the last whole line of a segment is
+written the ordinary way, or waits for the next segment (:mod:`._runs`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
@@ -23,12 +24,14 @@ from numbanorm.backends.cpu._lanes import (
     kind_of,
     line_length,
     loaded,
+    loaded_where,
     repeated,
     rounded,
+    store,
     store_past_caches,
+    store_where,
 )
 from numbanorm.backends.cpu._launch import SHORTEST_RUN, STREAM_BYTES
-from numbanorm.backends.cpu._line_sums import LineSums
 
 
 def goes_past_caches(x: NDArray[Any], y: NDArray[Any], run: int) -> bool:
@@ -42,7 +45,11 @@ def goes_past_caches(x: NDArray[Any], y: NDArray[Any], run: int) -> bool:
 
 
 class Lines:
-    """What the intrinsics that write normalised lines do with their arguments ``x, i, y, k, high, ..., beta, at``."""
+    """What intrinsics that write normalised lines do with their arguments ``x, i, y, k, ...``.
+
+    Those of a single run go on with ``high, low, rstd, gamma, beta, at``: numbers, or arrays of which the
+    elements from `at` on are taken.
+    """
 
     def __init__(self, context, builder, signature, arguments):
         self.builder, self.kinds, self.values = builder, signature.args, arguments
@@ -53,43 +60,65 @@ class Lines:
             else None
             for position, kind in enumerate(signature.args)
         ]
-        self._repeated = {
-            position: repeated(builder, arguments[position], self.n)
-            for position in range(4, 9)
-            if not isinstance(signature.args[position], types.Array)
-        }
 
-    def numbers(self, position, kind, index):
-        """A line of an array's elements from `index` on."""
-        return loaded(self.builder, self.builder.gep(self._starts[position], [index]), kind, self.n)
+    def numbers(self, position, kind, index, mask=None):
+        """A line of an array's elements from `index` on, or those of it that the mask says."""
+        pointer = self.builder.gep(self._starts[position], [index])
+        if mask is None:
+            return loaded(self.builder, pointer, kind, self.n)
+        return loaded_where(self.builder, mask, pointer, kind, self.n)
 
-    def operand(self, position, at):
-        if position in self._repeated:
-            return self._repeated[position]
-        return self.numbers(position, self.kinds[position].dtype.name, at)
+    def operand(self, position, index, mask=None):
+        """A line of an argument: of an array from `index` on, or of a number again and again."""
+        if self._starts[position] is None:
+            return repeated(self.builder, self.values[position], self.n)
+        return self.numbers(position, self.kinds[position].dtype.name, index, mask)
 
-    def normalized(self, offset):
+    def operands(self, offset, mask=None):
+        """high, low, rstd, gamma and beta of the line `offset` elements after the first."""
+        index = self.builder.add(self.values[9], offset)
+        return [self.operand(position, index, mask) for position in range(4, 9)]
+
+    def normalized(self, offset, operands, mask=None):
         """The line `offset` elements after the first, in the compute dtype."""
         builder = self.builder
-        i, at = (builder.add(self.values[position], offset) for position in (1, 9))
-        high, low, rstd, gamma, beta = (self.operand(position, at) for position in range(4, 9))
-        centred = builder.fsub(builder.fsub(self.numbers(0, self.kind, i), high), low)
+        high, low, rstd, gamma, beta = operands
+        numbers = self.numbers(0, self.kind, builder.add(self.values[1], offset), mask)
+        centred = builder.fsub(builder.fsub(numbers, high), low)
         return builder.fadd(builder.fmul(builder.fmul(centred, rstd), gamma), beta)
 
-    def store(self, value, offset):
-        """Round a line and write it `offset` elements after the first."""
-        target = self.builder.gep(self._starts[2], [self.builder.add(self.values[3], offset)])
-        store_past_caches(self.builder, rounded(self.builder, value, self.kind, self.n), target)
+    def target(self, offset):
+        """Where the line `offset` elements after the first goes."""
+        return self.builder.gep(self._starts[2], [self.builder.add(self.values[3], offset)])
 
-    def write(self, offset):
-        """The line `offset` elements after the first."""
-        self.store(self.normalized(offset), offset)
+    def store(self, value, offset, past_caches=True):
+        """Round a line and write it."""
+        write = store_past_caches if past_caches else store
+        write(self.builder, self.bits(value), self.target(offset))
+
+    def store_part(self, value, offset, mask):
+        """Round a line, and write what the mask says of it, the ordinary way."""
+        store_where(self.builder, mask, self.bits(value), self.target(offset))
+
+    def bits(self, value):
+        """A line as it is stored."""
+        value = rounded(self.builder, value, self.kind, self.n)
+        if value.type.element == ir.HalfType():
+            return self.builder.bitcast(value, ir.VectorType(ir.IntType(16), self.n))
+        return value
+
+    def elements_before(self, offset):
+        """How many elements of its cache line lie before that which is `offset` after the first."""
+        builder, word = self.builder, offset.type
+        address = builder.ptrtoint(self.target(offset), word)
+        return builder.lshr(builder.and_(address, word(LINE - 1)), word((LINE // self.n).bit_length() - 1))
 
 
 @intrinsic
 def _write_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at):
     def codegen(context, builder, signature, arguments):
-        Lines(context, builder, signature, arguments).write(context.get_constant(types.intp, 0))
+        lines, zero = Lines(context, builder, signature, arguments), context.get_constant(types.intp, 0)
+        lines.store(lines.normalized(zero, lines.operands(zero)), zero)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, y, types.intp, high, low, rstd, gamma, beta, types.intp), codegen
@@ -103,34 +132,6 @@ def write_line(x, i, y, k, high, low, rstd, gamma, beta, at):
     elements are that are written one by one.
     """
     _write_line(x, i, y, k, high, low, rstd, gamma, beta, at)
-
-
-@intrinsic
-def _write_and_sum_lines(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, n_lines, ahead, shift, n_sums):
-    def codegen(context, builder, signature, arguments):
-        lines = Lines(context, builder, signature, arguments)
-        n_lines, ahead, shift, n_sums = arguments[10:]
-        sums = LineSums(builder, repeated(builder, shift, lines.n))
-        for line, slot in sums.in_turn(n_lines, n_sums):
-            offset = builder.mul(line, n_sums.type(lines.n))
-            with sums.guarded(line, n_lines):
-                lines.write(offset)
-            with sums.guarded(line, n_sums):
-                sums.add(lines.numbers(0, lines.kind, builder.add(ahead, offset)), slot)
-        return context.make_tuple(builder, signature.return_type, sums.totals())
-
-    word = types.intp
-    arguments = x, word, y, word, high, low, rstd, gamma, beta, word, word, word, shift, word
-    return types.UniTuple(shift, 2)(*arguments), codegen
-
-
-@exact
-def write_and_sum_lines(x, i, y, k, high, low, rstd, gamma, beta, at, n_lines, ahead, shift, n_sums):
-    """Write n_lines as :func:`write_line` does, and meanwhile sum n_sums from x[ahead] on as :func:`sum_lines` does.
-
-    There is at most one line more to sum than to write.
-    """
-    return _write_and_sum_lines(x, i, y, k, high, low, rstd, gamma, beta, at, n_lines, ahead, shift, n_sums)
 
 
 @intrinsic

@@ -9,14 +9,8 @@ from numba.extending import intrinsic, overload
 
 from numbanorm.backends.cpu import _lanes
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import flags, loaded, repeated, store_past_caches
+from numbanorm.backends.cpu._lanes import below, flags, loaded, store_past_caches
 from numbanorm.backends.cpu._stream import Lines
-
-
-def _below(builder, i, stop, n):
-    """Which of the n indices from `i` on are below `stop`."""
-    lanes = ir.Constant(ir.VectorType(i.type, n), list(range(n)))
-    return builder.icmp_signed("<", lanes, repeated(builder, builder.sub(stop, i), n))
 
 
 @intrinsic
@@ -26,8 +20,8 @@ def _write_masked_line(typingctx, x, i, y, k, high, low, rstd, gamma, beta, at, 
         if isinstance(signature.args[10], types.Array):
             inside = flags(builder, _lanes.address(context, builder, signature, arguments, 10, arguments[11]), lines.n)
         else:
-            inside = _below(builder, arguments[11], arguments[10], lines.n)
-        value = lines.normalized(first)
+            inside = below(builder, arguments[11], arguments[10], lines.n)
+        value = lines.normalized(first, lines.operands(first))
         itself, zero = lines.numbers(0, lines.kind, arguments[1]), ir.Constant(value.type, None)
         padding = builder.select(arguments[12], itself, zero)
         lines.store(builder.select(inside, value, padding), first)
@@ -71,7 +65,7 @@ def write_padding_line(x, i, y, keep):
 def _write_flags(typingctx, flags, i, n):
     def codegen(context, builder, signature, arguments):
         stop = builder.trunc(arguments[2], ir.IntType(8))
-        inside = builder.zext(_below(builder, stop.type(0), stop, _lanes.LINE), ir.VectorType(stop.type, _lanes.LINE))
+        inside = builder.zext(below(builder, stop.type(0), stop, _lanes.LINE), ir.VectorType(stop.type, _lanes.LINE))
         target = _lanes.address(context, builder, signature, arguments, 0, arguments[1])
         builder.store(inside, builder.bitcast(target, inside.type.as_pointer()), align=1)
         return context.get_dummy_value()

@@ -12,9 +12,11 @@ from numba import types
 from numba.extending import overload
 
 from numbanorm import _recurrences
+from numbanorm.backends.cpu._column_lines import add_rows
 from numbanorm.backends.cpu._elements import load
 from numbanorm.backends.cpu._jit import exact, inner, spliced
 from numbanorm.backends.cpu._launch import BLOCK, TILE
+from numbanorm.backends.cpu._line_sums import line_sums
 
 block_moments = exact(_recurrences.block_moments)
 welford_combine = exact(_recurrences.welford_combine)
@@ -26,18 +28,14 @@ def finite_or_zero(value):
     return value if value - value == value - value else np.float64(0)
 
 
-@inner
+@exact
 def segment_moments(x, start, stop):
     """Moments of x[start:stop], block by block."""
     count, mean, m2 = np.float64(0), np.float64(0), np.float64(0)
     for lower in range(start, stop, BLOCK):
         upper = min(lower + BLOCK, stop)
         shift = finite_or_zero(np.float64(load(x, lower)))
-        total, squares = np.float64(0), np.float64(0)
-        for i in range(lower, upper):
-            difference = np.float64(load(x, i)) - shift
-            total += difference
-            squares += difference * difference
+        total, squares = line_sums(x, lower, upper - lower, shift)
         count_b, mean_b, m2_b = block_moments(np.float64(upper - lower), shift, total, squares)
         count, mean, m2 = welford_combine(count, mean, m2, count_b, mean_b, m2_b)
     return count, mean, m2
@@ -99,44 +97,15 @@ def weighted_segment_moments(x, weights, start, stop):
 
 @inner
 def column_sums(x, start, stride, n_rows, opened, width, sums):
-    """Shift of each column of a block, and sums of its differences and of their squares.
+    """Shift of each column of a block, and sums of its differences and of their squares, TILE apart.
 
-    Added to what the first `opened` columns have already. Eight rows a visit, to spare loads and
-    stores of the sums, which lie TILE apart.
+    Added to what the first `opened` columns have already.
     """
     for j in range(opened, width):
         sums[j] = finite_or_zero(np.float64(load(x, start + j)))
         sums[TILE + j] = 0
         sums[2 * TILE + j] = 0
-    n_eights = n_rows // 8
-    for eight in range(n_eights):
-        a = start + 8 * eight * stride
-        b = a + stride
-        c = b + stride
-        d = c + stride
-        e = d + stride
-        f = e + stride
-        g = f + stride
-        h = g + stride
-        for j in range(width):
-            shift = sums[j]
-            da = np.float64(load(x, a + j)) - shift
-            db = np.float64(load(x, b + j)) - shift
-            dc = np.float64(load(x, c + j)) - shift
-            dd = np.float64(load(x, d + j)) - shift
-            de = np.float64(load(x, e + j)) - shift
-            df = np.float64(load(x, f + j)) - shift
-            dg = np.float64(load(x, g + j)) - shift
-            dh = np.float64(load(x, h + j)) - shift
-            sums[TILE + j] += ((da + db) + (dc + dd)) + ((de + df) + (dg + dh))
-            squares = ((da * da + db * db) + (dc * dc + dd * dd)) + ((de * de + df * df) + (dg * dg + dh * dh))
-            sums[2 * TILE + j] += squares
-    for row in range(8 * n_eights, n_rows):
-        a = start + row * stride
-        for j in range(width):
-            da = np.float64(load(x, a + j)) - sums[j]
-            sums[TILE + j] += da
-            sums[2 * TILE + j] += da * da
+    add_rows(x, start, stride, n_rows, width, sums)
 
 
 @exact

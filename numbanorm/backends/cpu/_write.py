@@ -1,9 +1,8 @@
 """The loops that write a normalised x; everything else is arithmetic on a few numbers per row.
 
-A function here writes many short rows, not one: entering a vector loop costs as much as
-some hundred elements. ``operands`` is scratch of shape (5, n) in the compute dtype and
-holds, per row or per column, the mean's high and low part, rstd, gamma and beta. With
-``past_caches`` whole cache lines are streamed, see :mod:`numbanorm.backends.cpu._stream`.
+``operands`` is scratch of shape (5, n) in the compute dtype and holds, per row or per column,
+the mean's high and low part, rstd, gamma and beta. The ``edge`` says whether whole cache lines
+are streamed, see :mod:`._runs`.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from numbanorm import _recurrences
-from numbanorm.backends.cpu._elements import load, store
-from numbanorm.backends.cpu._jit import exact, inner
-from numbanorm.backends.cpu._stream import whole_lines, write_line
+from numbanorm.backends.cpu._elements import load
+from numbanorm.backends.cpu._jit import exact, inner, spliced
+from numbanorm.backends.cpu._runs import write_run, write_runs
 
 centred = exact(_recurrences.centred)
 reciprocal_std = exact(_recurrences.reciprocal_std)
@@ -61,50 +60,20 @@ def prepare(mean, var, eps, eps_on_std, first, n, operands, at):
         operands[2, at + k] = operands.dtype.type(reciprocal_std(np.float64(load(var, first + k)), eps, eps_on_std))
 
 
-@inner
-def write_segments(x, start, n_segments, length, operands, y, past_caches):
+@spliced
+def write_segments(x, start, n_segments, length, operands, y, edge):
     """y = (x - mean) * rstd * gamma + beta, all constant within a segment."""
-    for k in range(n_segments):
-        first = start + k * length
-        high, low, rstd = operands[0, k], operands[1, k], operands[2, k]
-        gamma, beta = operands[3, k], operands[4, k]
-        upper, n_lines, step = whole_lines(y, first, length, past_caches)
-        lower = 0
-        while True:
-            at, n = first + lower, upper - lower
-            for i in range(n):
-                store(y, at + i, scaled(centred(load(x, at + i), high, low), rstd, gamma) + beta)
-            if upper == length:
-                break
-            for i in range(n_lines):
-                j = first + upper + i * step
-                write_line(x, j, y, j, high, low, rstd, gamma, beta, 0)
-            lower, upper = upper + n_lines * step, length
+    write_runs(x, start, y, operands, None, None, 0, n_segments, length, edge)
 
 
-@inner
-def write_rows(x, start, n_rows, length, operands, gamma, beta, parameter, y, past_caches):
+@spliced
+def write_rows(x, start, n_rows, length, operands, gamma, beta, parameter, y, edge):
     """y = (x - mean) * rstd * gamma + beta, parameters per element from index `parameter` on."""
-    for k in range(n_rows):
-        first = start + k * length
-        high, low, rstd = operands[0, k], operands[1, k], operands[2, k]
-        upper, n_lines, step = whole_lines(y, first, length, past_caches)
-        lower = 0
-        while True:
-            at, of, n = first + lower, parameter + lower, upper - lower
-            for i in range(n):
-                value = scaled(centred(load(x, at + i), high, low), rstd, load(gamma, of + i))
-                store(y, at + i, value + load(beta, of + i))
-            if upper == length:
-                break
-            for i in range(n_lines):
-                j = upper + i * step
-                write_line(x, first + j, y, first + j, high, low, rstd, gamma, beta, parameter + j)
-            lower, upper = upper + n_lines * step, length
+    write_runs(x, start, y, operands, gamma, beta, parameter, n_rows, length, edge)
 
 
 @inner
-def write_columns(x, start, n_rows, stride, width, operands, gamma, beta, parameter, mid, step, y, past_caches):
+def write_columns(x, start, n_rows, stride, width, operands, gamma, beta, parameter, mid, step, y, edge):
     """y = (x - mean) * rstd * gamma + beta, mean and rstd per column.
 
     With `step`, gamma and beta vary along a row, and the operands hold them already; without,
@@ -116,16 +85,4 @@ def write_columns(x, start, n_rows, stride, width, operands, gamma, beta, parame
         if not step:
             gammas[:width] = load(gamma, parameter + k * mid)
             betas[:width] = load(beta, parameter + k * mid)
-        upper, n_lines, step_line = whole_lines(y, first, width, past_caches)
-        lower = 0
-        while True:
-            for i in range(lower, upper):
-                c = np.uintp(i)  # as in `load`
-                value = scaled(centred(load(x, first + i), high[c], low[c]), rstd[c], gammas[c])
-                store(y, first + i, value + betas[c])
-            if upper == width:
-                break
-            for i in range(n_lines):
-                j = upper + i * step_line
-                write_line(x, first + j, y, first + j, high, low, rstd, gammas, betas, j)
-            lower, upper = upper + n_lines * step_line, width
+        write_run(x, first, y, first, high, low, rstd, gammas, betas, 0, width, edge)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanorm.backends.cpu._edges import new_edge, settle_edge
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import exact, kernel, spliced
-from numbanorm.backends.cpu._launch import TILE, fold, n_column_splits, n_parts, n_splits, rows_at_once
-from numbanorm.backends.cpu._memory import free, memory
-from numbanorm.backends.cpu._stream import goes_past_caches, settle
+from numbanorm.backends.cpu._launch import BATCH, TILE, fold, n_column_splits, n_parts, n_splits, rows_at_once
+from numbanorm.backends.cpu._memory import free, memory, small_memory
+from numbanorm.backends.cpu._stream import goes_past_caches
 from numbanorm.backends.cpu._write import prepare, write_columns, write_rows, write_segments
 
 Array = NDArray[Any]
@@ -45,6 +46,17 @@ def _same_shape(gamma: Array, beta: Array) -> tuple[Array, Array]:
     return np.broadcast_to(gamma, shape).copy(), np.broadcast_to(beta, shape).copy()
 
 
+_operands_of_rows = small_memory(5, BATCH)
+
+
+@spliced
+def repeat_operands(operands, width, n):
+    """Operands of `width` neighbours, again and again for the first n."""
+    for i in range(len(operands)):
+        for j in range(width, n):
+            operands[i, j] = operands[i, j - width]
+
+
 @kernel
 def _affine_rows_kernel(
     part, n_parts, x, n_inner, n_splits, batch, mean, var, scale, strides, gamma, beta, y, past_caches
@@ -57,25 +69,32 @@ def _affine_rows_kernel(
     eps, eps_on_std = scale
     n_units = x.size // n_inner * n_splits
     last = n_units * (part + 1) // n_parts
-    operands = memory((5, batch), gamma.dtype)
+    operands, edge = _operands_of_rows(gamma.dtype), new_edge(past_caches)
     for unit in range(n_units * part // n_parts, last, batch):
         n = min(batch, last - unit)
         row = unit // n_splits
         lower = n_inner * (unit % n_splits) // n_splits
         length = n_inner * (unit % n_splits + 1) // n_splits - lower
-        for k in range(n):
-            prepare(mean, var, eps, eps_on_std, _offset(row + k, n_mid, mean_outer, mean_mid), 1, operands, k)
+        k = 0
+        while k < n:  # division takes as long as some lines: once for all neighbours along the middle axis
+            middle = (row + k) % n_mid
+            outermost, alike = (row + k) // n_mid, min(n - k, n_mid - middle)
+            statistic = outermost * mean_outer + middle * mean_mid
+            parameter = outermost * outer + middle * mid
+            n_statistics, n_parameters = alike if mean_mid else 1, alike if mid else 1
+            prepare(mean, var, eps, eps_on_std, statistic, n_statistics, operands, k)
+            repeat_operands(operands[:3, k:], n_statistics, alike)
+            if not step:
+                for j in range(k, k + n_parameters):
+                    operands[3, j] = gamma[parameter + j - k]
+                    operands[4, j] = beta[parameter + j - k]
+                repeat_operands(operands[3:, k:], n_parameters, alike)
+            k += alike
         if step:
-            parameter = _offset(row, n_mid, outer, mid) + lower
-            write_rows(x, row * n_inner + lower, 1, length, operands, gamma, beta, parameter, y, past_caches)
+            write_rows(x, row * n_inner + lower, 1, length, operands, gamma, beta, parameter + lower, y, edge)
         else:
-            for k in range(n):
-                parameter = _offset(row + k, n_mid, outer, mid)
-                operands[3, k] = gamma[parameter]
-                operands[4, k] = beta[parameter]
-            write_segments(x, row * n_inner + lower, n, length, operands, y, past_caches)
-    settle()
-    free(operands)
+            write_segments(x, row * n_inner + lower, n, length, operands, y, edge)
+    settle_edge(y, edge)
 
 
 def affine_rows(
@@ -103,14 +122,6 @@ def affine_rows(
     )
 
 
-@spliced
-def repeat_operands(operands, width, repeats):
-    """Operands of `width` columns, again for as many columns of the rows that follow."""
-    for i in range(len(operands)):
-        for j in range(width, width * repeats):
-            operands[i, j] = operands[i, j - width]
-
-
 @kernel
 def _affine_cols_kernel(
     part, n_parts, x, n_inner, fold, n_tiles, n_chunks, mean, var, scale, strides, gamma, beta, y, past_caches
@@ -123,7 +134,7 @@ def _affine_cols_kernel(
     eps, eps_on_std = scale
     n_rows = x.size // n_inner
     n_units = n_tiles * n_chunks
-    operands = memory((5, -(-n_inner // n_tiles) * fold), gamma.dtype)
+    operands, edge = memory((5, -(-n_inner // n_tiles) * fold), gamma.dtype), new_edge(past_caches)
     for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
         tile, chunk = unit // n_chunks, unit % n_chunks
         lower = n_inner * tile // n_tiles
@@ -139,14 +150,14 @@ def _affine_cols_kernel(
             for j in range(width * step):
                 operands[3, j] = load(gamma, parameter + j)
                 operands[4, j] = load(beta, parameter + j)
-            repeat_operands(operands, width, at_once)
+            repeat_operands(operands, width, width * at_once)
             # Rows that follow with the same statistics (and parameters, if these vary along the row).
             n = 1 if mean_mid or (step and mid) else n_mid - row % n_mid
             n = (last - row) // at_once if fold > 1 else min(n, last - row)
             start, stride, wide = row * n_inner + lower, n_inner * at_once, width * at_once
-            write_columns(x, start, n, stride, wide, operands, gamma, beta, parameter, mid, step, y, past_caches)
+            write_columns(x, start, n, stride, wide, operands, gamma, beta, parameter, mid, step, y, edge)
             row += n * at_once
-    settle()
+    settle_edge(y, edge)
     free(operands)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numbanorm.backends.cpu._elements import bridge, flat_input, flat_output, load, store
+from numbanorm.backends.cpu._elements import bridge, flat_input, flat_output, load, store, store_float64
 from numbanorm.backends.cpu._jit import kernel, spliced
 from numbanorm.backends.cpu._launch import (
     MAX_PARTS,
-    SERIAL_BELOW,
-    SHORT_SEGMENT,
     TILE,
     column_cut,
     n_parts,
@@ -20,7 +19,6 @@ from numbanorm.backends.cpu._launch import (
 )
 from numbanorm.backends.cpu._memory import free, memory
 from numbanorm.backends.cpu._sums import (
-    channel_moments,
     merge_parts,
     segment_moments,
     tile_moments,
@@ -61,17 +59,27 @@ def _moments_rows_kernel(part, n_parts, x, weights, counts, n_cols, n_splits, co
 
 def moments_rows(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of each row of x (n_rows, n_cols); reads x once."""
+    if n_splits(*x.shape) == 1:
+        _moments_of_rows(x, weights, (count, mean, m2))
+        return
+    pieces = pieces_of_rows(x, weights)[:, :, :, None]
+    outputs = [out.reshape(-1, 1) for out in (count, mean, m2)]
+    combine_moments(pieces[0], pieces[1], pieces[2], *outputs)
+
+
+def _moments_of_rows(x: Array, weights: Weights, outputs: Iterable[Array]) -> None:
+    """Moments of each piece of the rows."""
     n_rows, n_cols = x.shape
     splits = n_splits(n_rows, n_cols)
-    flat, taken = flat_input(x), _flat_weights(weights)
-    parts = n_parts(n_rows * splits, x.size)
-    if splits == 1:
-        _moments_rows_kernel(parts, flat, *taken, n_cols, 1, count, mean, m2)
-        return
-    pieces = np.empty((3, n_rows, splits, 1))
-    _moments_rows_kernel(parts, flat, *taken, n_cols, splits, *pieces.reshape(3, -1))
-    outputs = [out.reshape(n_rows, 1) for out in (count, mean, m2)]
-    combine_moments(pieces[0], pieces[1], pieces[2], *outputs)
+    inputs = flat_input(x), *_flat_weights(weights)
+    _moments_rows_kernel(n_parts(n_rows * splits, x.size), *inputs, n_cols, splits, *outputs)
+
+
+def pieces_of_rows(x: Array, weights: Weights) -> Array:
+    """Moments (3, n_rows, pieces) of parts of each row of x (n_rows, n_cols)."""
+    pieces = np.empty((3, len(x), n_splits(*x.shape)))
+    _moments_of_rows(x, weights, pieces.reshape(3, -1))
+    return pieces
 
 
 @kernel
@@ -96,18 +104,27 @@ def _moments_cols_kernel(part, n_parts, x, weights, counts, shape, fold, n_tiles
 
 def moments_cols(x: Array, weights: Weights, count: Array, mean: Array, m2: Array) -> None:
     """Moments of x (n_outer, n_reduce, n_inner) over its middle axis; reads x once."""
-    n_outer, _, n_inner = x.shape
-    rows_at_once, n_tiles, splits = column_cut(x.shape, x.itemsize)
-    flat, taken = flat_input(x), _flat_weights(weights)
-    parts = n_parts(n_outer * n_tiles * splits, x.size)
-    if splits == 1:
-        outputs = [flat_output(out) for out in (count, mean, m2)]
-        _moments_cols_kernel(parts, flat, *taken, x.shape, rows_at_once, n_tiles, 1, *outputs)
+    if column_cut(x.shape, x.itemsize)[2] > 1:
+        pieces = pieces_of_columns(x, weights)
+        combine_moments(pieces[0], pieces[1], pieces[2], count, mean, m2)
         return
-    pieces = np.empty((3, n_outer, splits, n_inner))
-    flat_pieces = pieces.reshape(3, -1)
-    _moments_cols_kernel(parts, flat, *taken, x.shape, rows_at_once, n_tiles, splits, *flat_pieces)
-    combine_moments(pieces[0], pieces[1], pieces[2], count, mean, m2)
+    _moments_of_columns(x, weights, [flat_output(out) for out in (count, mean, m2)])
+
+
+def _moments_of_columns(x: Array, weights: Weights, outputs: Iterable[Array]) -> None:
+    """Moments of each piece of the columns."""
+    rows_at_once, n_tiles, splits = column_cut(x.shape, x.itemsize)
+    parts = n_parts(len(x) * n_tiles * splits, x.size)
+    taken = _flat_weights(weights)
+    _moments_cols_kernel(parts, flat_input(x), *taken, x.shape, rows_at_once, n_tiles, splits, *outputs)
+
+
+def pieces_of_columns(x: Array, weights: Weights) -> Array:
+    """Moments (3, n_outer, pieces, n_inner) of x (n_outer, n_reduce, n_inner) over parts of its middle axis."""
+    n_outer, _, n_inner = x.shape
+    pieces = np.empty((3, n_outer, column_cut(x.shape, x.itemsize)[2], n_inner))
+    _moments_of_columns(x, weights, pieces.reshape(3, -1))
+    return pieces
 
 
 @kernel
@@ -137,14 +154,13 @@ FEW_SETS = 1 << 12
 @spliced
 def finish(k, count, mu, m2, ddof, use_mean, root, out_mean, out_var):
     """Mean and variance (or its root) of moments to element k of the outputs that have elements."""
-    k = np.uintp(k)
     if out_var.size:
         var = m2 / max(count - ddof, np.float64(0))
         if not use_mean:
             var += mu * mu
-        out_var[k] = np.sqrt(var) if root else var
+        store_float64(out_var, k, np.sqrt(var) if root else var)
     if out_mean.size:
-        out_mean[k] = mu * use_mean if count > 0 else np.nan
+        store_float64(out_mean, k, mu * use_mean if count > 0 else np.nan)
 
 
 @kernel
@@ -164,94 +180,12 @@ def finish_moments(
     out_var: Array,
 ) -> None:
     """Mean and ``m2 / (count - ddof)`` of moments, or its square root, in the outputs' dtypes."""
-    rounds = out_var.itemsize == 2 or out_mean.itemsize == 2  # once, which the kernel cannot
-    if rounds or count.size < FEW_SETS:
+    if count.size < FEW_SETS:
         reference.finish_moments(count, mean, m2, ddof, use_mean, root, out_mean, out_var)
         return
     inputs = (flat_input(a) for a in (count, mean, m2))
     parts = n_parts(MAX_PARTS, count.size)
     _finish_moments_kernel(parts, *inputs, float(ddof), use_mean, root, flat_output(out_mean), flat_output(out_var))
-
-
-@kernel
-def _mean_var_rows_kernel(part, n_parts, x, n_cols, ddof, root, mean, var):
-    n_rows = x.size // n_cols
-    for row in range(n_rows * part // n_parts, n_rows * (part + 1) // n_parts):
-        count, mu, m2 = segment_moments(x, row * n_cols, (row + 1) * n_cols)
-        finish(row, count, mu, m2, ddof, True, root, mean, var)
-
-
-def mean_var_rows(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
-    """Mean and variance (or standard deviation) of each row of x (n_rows, n_cols); reads x once."""
-    n_rows, n_cols = x.shape
-    if mean.itemsize > 2 and var.itemsize > 2 and n_splits(n_rows, n_cols) == 1:
-        outputs = flat_output(mean), flat_output(var)
-        _mean_var_rows_kernel(n_parts(n_rows, x.size), flat_input(x), n_cols, float(ddof), root, *outputs)
-        return
-    count, mu, m2 = np.empty((3, n_rows))
-    moments_rows(x, None, count, mu, m2)
-    finish_moments(count, mu, m2, ddof, True, root, mean, var)
-
-
-@kernel
-def _mean_var_cols_kernel(part, n_parts, x, shape, fold, n_tiles, ddof, root, mean, var):
-    """Unit = one tile of columns of one outer index."""
-    n_outer, n_reduce, n_inner = shape
-    n_units = n_outer * n_tiles
-    sums, moments = memory(4 * TILE), memory((3, TILE))
-    for unit in range(n_units * part // n_parts, n_units * (part + 1) // n_parts):
-        outer, tile = unit // n_tiles, unit % n_tiles
-        col = n_inner * tile // n_tiles
-        n_cols = n_inner * (tile + 1) // n_tiles - col
-        start = outer * n_reduce * n_inner + col
-        tile_moments(x, None, None, start, n_inner, n_reduce, n_cols, fold, sums, 0, moments[0], moments[1], moments[2])
-        for j in range(n_cols):
-            count, mu, m2 = moments[0, j], moments[1, j], moments[2, j]
-            finish(outer * n_inner + col + j, count, mu, m2, ddof, True, root, mean, var)
-    free(sums, moments)
-
-
-def mean_var_cols(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
-    """Mean and variance (or standard deviation) of x (n_outer, n_reduce, n_inner) over the middle; reads x once."""
-    n_outer, _, n_inner = x.shape
-    rows_at_once, n_tiles, splits = column_cut(x.shape, x.itemsize)
-    if splits == 1 and mean.itemsize > 2 and var.itemsize > 2:
-        parts, outputs = n_parts(n_outer * n_tiles, x.size), (flat_output(mean), flat_output(var))
-        _mean_var_cols_kernel(parts, flat_input(x), x.shape, rows_at_once, n_tiles, float(ddof), root, *outputs)
-        return
-    count, mu, m2 = np.empty((3, n_outer, n_inner))
-    moments_cols(x, None, count, mu, m2)
-    finish_moments(count, mu, m2, ddof, True, root, mean, var)
-
-
-@kernel
-def _mean_var_channels_kernel(part, n_parts, x, shape, ddof, root, mean, var):
-    """Unit = one channel."""
-    n_channels = shape[1]
-    for channel in range(n_channels * part // n_parts, n_channels * (part + 1) // n_parts):
-        count, mu, m2 = channel_moments(x, shape, channel)
-        finish(channel, count, mu, m2, ddof, True, root, mean, var)
-
-
-def mean_var_channels(x: Array, ddof: float, root: bool, mean: Array, var: Array) -> None:
-    """Mean and variance (or standard deviation) of x (n, n_channels, n_inner) over the outer axes; reads x once."""
-    n, n_channels, n_inner = x.shape
-    if n_inner == 1:
-        mean_var_cols(x.reshape(1, n, n_channels), ddof, root, mean, var)
-        return
-    if n_inner >= SHORT_SEGMENT and x.size < SERIAL_BELOW and mean.itemsize > 2 and var.itemsize > 2:
-        outputs = flat_output(mean), flat_output(var)
-        _mean_var_channels_kernel(1, flat_input(x), x.shape, float(ddof), root, *outputs)
-        return
-    if n_inner >= SHORT_SEGMENT:
-        parts = np.empty((3, 1, n, n_channels))
-        moments_rows(x.reshape(n * n_channels, n_inner), None, *parts.reshape(3, -1))
-    else:
-        parts = np.empty((3, n_channels, n_inner, 1))
-        moments_cols(x.reshape(1, n, -1), None, *parts.reshape(3, 1, -1))
-    merged = np.empty((3, n_channels))
-    combine_moments(parts[0], parts[1], parts[2], *merged.reshape(3, parts.shape[1], -1))
-    finish_moments(merged[0], merged[1], merged[2], ddof, True, root, mean, var)
 
 
 @kernel

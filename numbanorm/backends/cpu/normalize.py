@@ -16,7 +16,7 @@ from numbanorm import _recurrences
 from numbanorm.backends.cpu import _kernels as kernels
 from numbanorm.backends.cpu._elements import flat_input, flat_output
 from numbanorm.backends.cpu._launch import (
-    CHANNEL_BYTES,
+    BLOCK_BYTES,
     MAX_PARTS,
     QUICK_BLOCK,
     SERIAL_BELOW,
@@ -30,7 +30,8 @@ from numbanorm.backends.cpu._launch import (
 from numbanorm.backends.cpu._row_sums import QUICK_FROM
 from numbanorm.backends.cpu._stream import goes_past_caches
 from numbanorm.backends.cpu.affine import affine_cols, affine_rows
-from numbanorm.backends.cpu.moments import finish_moments, mean_var_channels, moments_rows
+from numbanorm.backends.cpu.mean_var import mean_var_channels
+from numbanorm.backends.cpu.moments import finish_moments, moments_rows
 
 Array = NDArray[Any]
 #: eps, eps_on_std and use_mean.
@@ -181,7 +182,7 @@ def norm_channels(
     Reads x once where a channel stays in cache and channels are many, else twice.
     """
     n, n_channels, n_inner = x.shape
-    cached = n * n_inner * x.itemsize <= CHANNEL_BYTES
+    cached = n * n_inner * x.itemsize <= BLOCK_BYTES
     many = n_channels >= MAX_PARTS or x.size < MAX_PARTS * 1024
     if n_inner >= SHORT_SEGMENT and cached and many:
         gamma, beta = same_length(gamma, beta)

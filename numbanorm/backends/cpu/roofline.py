@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbanorm.backends.cpu._edges import new_edge, settle_edge
 from numbanorm.backends.cpu._elements import flat_input, flat_output, load
 from numbanorm.backends.cpu._jit import inner, kernel
 from numbanorm.backends.cpu._launch import MAX_PARTS, n_parts
 from numbanorm.backends.cpu._memory import free, memory
-from numbanorm.backends.cpu._stream import settle
 from numbanorm.backends.cpu._write import write_segments
 
 Array = NDArray[Any]
@@ -20,11 +20,11 @@ Array = NDArray[Any]
 @kernel
 def _copy_kernel(part, n_parts, x, y, past_caches):
     start, stop = x.size * part // n_parts, x.size * (part + 1) // n_parts
-    operands = memory((5, 1), np.float32)
+    operands, edge = memory((5, 1), np.float32), new_edge(past_caches)
     operands[:] = 0
     operands[2:4, :] = 1
-    write_segments(x, start, 1, stop - start, operands, y, past_caches)
-    settle()
+    write_segments(x, start, 1, stop - start, operands, y, edge)
+    settle_edge(y, edge)
     free(operands)
 
 

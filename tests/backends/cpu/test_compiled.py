@@ -14,6 +14,7 @@ from llvmlite.binding import get_host_cpu_features
 import numbanorm as nn
 from numbanorm.backends import cpu
 from numbanorm.backends.cpu import (
+    _column_lines,
     _jit,
     _kernels,
     _kernels_backward,
@@ -25,11 +26,11 @@ from numbanorm.backends.cpu import (
     _masked_rows_backward,
     _masked_short,
     _masked_sums_backward,
-    _sums,
+    _runs,
     _sums_backward,
-    _write,
     _write_backward,
     affine,
+    mean_var,
     moments,
 )
 
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.compiled
 
 MODULES = (
     moments,
+    mean_var,
     affine,
     _kernels,
     _kernels_backward,
@@ -49,12 +51,9 @@ MODULES = (
 KERNELS = {kernel for module in MODULES for kernel in vars(module).values() if isinstance(kernel, _jit.Kernel)}
 #: The loops that see every element of x.
 LOOPS = (
-    _sums.segment_moments,
-    _line_sums.sum_lines,
-    _sums.column_sums,
-    _write.write_segments,
-    _write.write_rows,
-    _write.write_columns,
+    _line_sums._lines_summed,
+    _column_lines._rows_added,
+    _runs._written_run,
     _sums_backward.gradient_sums,
     _sums_backward.weighted_gradient_sums,
     _sums_backward.add_columns,

@@ -4,7 +4,7 @@ import pytest
 from numba import njit
 
 from numbanorm.backends.cpu import _elements
-from numbanorm.backends.cpu._elements import flat_output, load, store
+from numbanorm.backends.cpu._elements import flat_output, load, store, store_float64
 
 
 @njit
@@ -33,6 +33,35 @@ def test_writing_rounds_to_nearest_even(dtype, rng):
     with np.errstate(over="ignore"):
         copy(wide, flat_output(narrow))
         np.testing.assert_array_equal(narrow.astype(np.float32), wide.astype(dtype).astype(np.float32))
+
+
+@njit
+def narrow(x, y):
+    for i in range(x.size):
+        store_float64(y, i, x[i])
+
+
+@pytest.mark.parametrize("write", [narrow, narrow.py_func])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_a_float64_is_rounded_once(dtype, write):
+    """Between two neighbours, a float64 hair from the middle, which no float32 can tell from it."""
+    bits = np.arange(0x0001, 0x7700, 97, dtype=np.uint16)
+    lower, upper = bits.view(dtype), (bits + np.uint16(1)).view(dtype)
+    middle = (lower.astype(np.float64) + upper.astype(np.float64)) / 2
+    even = np.where(bits % 2 == 0, lower, upper)
+    for sign in (1, -1):
+        for step, expected in ((0, even), (-1, lower), (1, upper)):
+            values = sign * middle * (1 + step * 2.0**-50)
+            out = np.empty(values.size, dtype)
+            write(values, flat_output(out))
+            np.testing.assert_array_equal(out.astype(np.float64), sign * expected.astype(np.float64))
+    special = np.array([0.0, np.inf, -np.inf, 1e300, -1e300, 1e-300])
+    out = np.empty(special.size, dtype)
+    with np.errstate(over="ignore"):
+        write(special, flat_output(out))
+        np.testing.assert_array_equal(out.astype(np.float64)[:3], special[:3])
+        assert np.isinf(out[3:5].astype(np.float64)).all()
+    assert abs(float(out[5])) == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])

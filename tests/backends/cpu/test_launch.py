@@ -32,9 +32,11 @@ def test_columns_in_cache_are_cut_into_tiles_and_others_into_pieces_of_rows(monk
     cut = _launch.column_cut.__wrapped__
     assert cut((1, 300, 400), 4) == (1, 6, 1)
     assert cut((1, 8, 10), 4) == (8, 1, 1)
-    assert cut((1, 4096, 1024), 4) == (1, 1, 32)
+    assert cut((1, 4096, 1024), 4) == (1, 1, 8)
+    assert cut((1, 16384, 1024), 4) == (1, 1, 16)
+    assert cut((1, 100_000, 1024), 4) == (1, 1, 32)
     assert cut((4, 1000, 3000), 4) == (1, 3, 3)
-    assert cut((1, 100_000, 16), 4) == (16, 1, 32)
+    assert cut((1, 100_000, 16), 4) == (16, 1, 8)
 
 
 @pytest.mark.parametrize("answer", [0, -1, ValueError("unrecognized"), OSError("no")])
