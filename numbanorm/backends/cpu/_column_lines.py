@@ -42,7 +42,7 @@ class _Columns:
             self._step(n_rows, column)
 
     def add_rest(self):
-        """Add what is left of one row. The sums of columns beyond the width are nobody's."""
+        """Add what is left of one row, and nothing to the columns beyond the width."""
         mask = below(self.builder, self.column, self.width, COLUMNS)
         self._step(1, self.column, mask)
 
@@ -50,6 +50,8 @@ class _Columns:
         builder = self.builder
         shift = builder.load(self._slot(0, column), align=8)
         differences = [builder.fsub(self._row(row, column, mask), shift) for row in range(n_rows)]
+        if mask is not None:
+            differences = [builder.select(mask, d, ir.Constant(d.type, None)) for d in differences]
         squares = [builder.fmul(d, d, flags=["contract"]) for d in differences]
         for which, terms in ((1, differences), (2, squares)):
             slot = self._slot(which, column)
@@ -120,8 +122,7 @@ def _rows_added(x, i, stride, n_rows, width, sums):
 def add_rows(x, i, stride, n_rows, width, sums):
     """Add n_rows rows of `width` columns, the first from x[i] on, to the sums of their columns.
 
-    These are a shift, the sum of differences from it, and that of their squares, TILE apart. Columns
-    that fill the last step of COLUMNS may be written to.
+    These are a shift, the sum of differences from it, and that of their squares, TILE apart.
     """
     for row in range(n_rows):
         for j in range(width):

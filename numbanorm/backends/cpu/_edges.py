@@ -19,16 +19,20 @@ from numbanorm.backends.cpu._memory import small_memory
 from numbanorm.backends.cpu._stream import settle
 
 #: Words of an edge: how many elements of an open line it holds, or -1 where nothing goes past the caches;
-#: the first element's index in the output; and the line.
-_EDGE = 2 + LINE // 8
+#: the first element's index in the output; how far ahead x is asked for; and the line.
+_EDGE = 3 + LINE // 8
 _room = small_memory(1, _EDGE)
 
 
 @spliced
-def new_edge(past_caches):
-    """Room for the line that a run leaves open, for one part; it also says whether to write past the caches."""
+def new_edge(past_caches, ahead=0):
+    """Room for the line that a run leaves open, for one part; it also says whether to write past the caches.
+
+    Elements of x that lie `ahead` of those that are written are asked for: memory is read meanwhile.
+    """
     edge = _room(np.int64)[0]
     edge[0] = 0 if past_caches else -1
+    edge[2] = ahead
     return edge
 
 
@@ -41,8 +45,11 @@ class Edge:
             context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (into, of)
         )
         word = context.get_value_type(types.intp)
-        self.n_held, self.first = (builder.gep(start, [word(k)]) for k in (0, 1))
-        self.line = builder.gep(start, [word(2)])
+        self.n_held, self.first, self._ahead, self.line = (builder.gep(start, [word(k)]) for k in range(4))
+
+    def ahead(self):
+        """How far ahead x is asked for."""
+        return self.builder.load(self._ahead)
 
     def put(self, line, first, n):
         """Hold a line, of whose elements the first n are part of the output from its element `first` on."""

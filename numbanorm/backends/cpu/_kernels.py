@@ -44,7 +44,8 @@ def write_rows_of(x, start, n, n_cols, operands, gamma, beta, y, edge):
 def norm_rows_kernel(part, n_parts, x, n_cols, batch, gamma, beta, scale, y, past_caches, mean, rstd):
     n_rows = x.size // n_cols
     last = n_rows * (part + 1) // n_parts
-    statistics, operands, edge = statistics_of_rows(np.float64), operands_of_rows(gamma.dtype), new_edge(past_caches)
+    statistics, operands = statistics_of_rows(np.float64), operands_of_rows(gamma.dtype)
+    edge = new_edge(past_caches, batch * n_cols)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
         row_moments(x, row * n_cols, n, n_cols, operands, statistics)
@@ -84,7 +85,7 @@ def norm_groups_kernel(part, n_parts, x, n_inner, n_channels, batch, gamma, beta
     last = n_rows * (part + 1) // n_parts
     statistics = memory((2, batch))
     rows = memory((5, batch), gamma.dtype)
-    channels, edge = memory((5, batch * n_channels), gamma.dtype), new_edge(past_caches)
+    channels, edge = memory((5, batch * n_channels), gamma.dtype), new_edge(past_caches, batch * n_cols)
     for row in range(n_rows * part // n_parts, last, batch):
         n = min(batch, last - row)
         row_moments(x, row * n_cols, n, n_cols, rows, statistics)
@@ -133,7 +134,7 @@ def norm_channels_kernel(part, n_parts, x, shape, block, gamma, beta, eps, eps_o
     n, n_channels, n_inner = shape
     n_blocks = -(-n_channels // block)
     sums, counts, statistics = memory((3, block)), memory(block), memory((2, block))
-    operands, edge = memory((5, block), gamma.dtype), new_edge(past_caches)
+    operands, edge = memory((5, block), gamma.dtype), new_edge(past_caches, block * n_inner)
     for unit in range(n_blocks * part // n_parts, n_blocks * (part + 1) // n_parts):
         first = unit * block
         width = min(block, n_channels - first)

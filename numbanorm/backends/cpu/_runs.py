@@ -47,9 +47,11 @@ class _Run:
         past_caches = builder.icmp_signed(">=", builder.load(self._edge.n_held), word(0))
         with builder.if_else(past_caches) as (streamed, stored):
             with streamed:
+                ahead = self._edge.ahead()
                 head = self.begin()
                 stop = builder.add(head, builder.and_(builder.sub(n, head), whole))
                 with cgutils.for_range_slice(builder, head, stop, word(lines.n)) as (offset, _):
+                    lines.fetch(builder.add(builder.add(self._base, offset), ahead))
                     self.line(offset)
                 self.end(stop)
             with stored:

@@ -21,6 +21,7 @@ from numbanorm.backends.cpu._jit import exact
 from numbanorm.backends.cpu._lanes import (
     LINE,
     elements_of_line,
+    fetch,
     kind_of,
     line_length,
     loaded,
@@ -67,6 +68,10 @@ class Lines:
         if mask is None:
             return loaded(self.builder, pointer, kind, self.n)
         return loaded_where(self.builder, mask, pointer, kind, self.n)
+
+    def fetch(self, offset):
+        """Ask for the line of x that is `offset` elements after the first."""
+        fetch(self.builder, self.builder.gep(self._starts[0], [self.builder.add(self.values[1], offset)]))
 
     def operand(self, position, index, mask=None):
         """A line of an argument: of an array from `index` on, or of a number again and again."""
