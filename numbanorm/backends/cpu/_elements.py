@@ -20,7 +20,7 @@ from numba.np.numpy_support import as_dtype
 from numpy.typing import NDArray
 
 from numbanorm.backends.cpu._jit import exact
-from numbanorm.backends.cpu._lanes import LINE
+from numbanorm.backends.cpu._lanes import INTO_L1, LINE, address, fetch
 from numbanorm.backends.cpu._launch import BRIDGE_BYTES
 
 
@@ -117,11 +117,7 @@ def _jit_load(x, i):
 @intrinsic
 def _prefetch(typingctx, x, i):
     def codegen(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        hints = [ir.Constant(ir.IntType(32), hint) for hint in (0, 3, 1)]  # to read, into all levels, as data
-        kind = ir.FunctionType(ir.VoidType(), [address.type, *(hint.type for hint in hints)])
-        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind), [address, *hints])
+        fetch(builder, address(context, builder, signature, args, 0, args[1]), INTO_L1)
         return context.get_dummy_value()
 
     return types.void(x, types.intp), codegen

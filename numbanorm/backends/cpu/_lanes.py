@@ -143,10 +143,14 @@ def address(context, builder, signature, arguments, position, index):
     return builder.gep(data, [index])
 
 
-def fetch(builder, pointer):
-    """Ask for a line that will be read soon, into the second cache: the first has no room for it yet."""
+#: How near a line is brought: into all caches, or into the second, where the first has no room for it yet.
+INTO_L1, INTO_L2 = 3, 2
+
+
+def fetch(builder, pointer, into=INTO_L2):
+    """Ask for a line that will be read soon."""
     target = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-    hints = [ir.Constant(ir.IntType(32), hint) for hint in (0, 2, 1)]  # to read, into L2, as data
+    hints = [ir.Constant(ir.IntType(32), hint) for hint in (0, into, 1)]  # to read, how near, as data
     kind = ir.FunctionType(ir.VoidType(), [target.type, *(hint.type for hint in hints)])
     builder.call(builder.module.declare_intrinsic("llvm.prefetch", [target.type], kind), [target, *hints])
 

@@ -33,6 +33,8 @@ QUICK_BLOCK = 1024
 SHORT_ROW = 96
 #: Most short rows whose statistics are finished, and which are written, in one go.
 BATCH = 64
+#: Elements of a batch of rows that stays in the L1, and of one that stays in the L2.
+IN_L1, IN_L2 = 1 << 13, 1 << 16
 #: Rows of a piece of columns: merging pieces costs as much as reading some of them. Beyond FEW_PIECES at least these.
 SHORTEST_COLUMN = 64
 SHORTER_COLUMN = 1024
@@ -107,9 +109,9 @@ def column_cut(shape: tuple[int, int, int], itemsize: int) -> tuple[int, int, in
     return at_once, n_tiles, n_column_splits(n_outer * n_tiles, n_reduce // at_once, size)
 
 
-def rows_at_once(n_cols: int) -> int:
-    """Rows of a batch that is summed and then written: short ones together, as long as they stay in L2."""
-    return max(1, min(BATCH, (1 << 16) // n_cols))
+def rows_at_once(n_cols: int, elements: int = IN_L2) -> int:
+    """Rows of a batch that is summed and then written: short ones together, as long as they stay in cache."""
+    return max(1, min(BATCH, elements // n_cols))
 
 
 def channels_at_once(n_channels: int, channel_bytes: int) -> int:

@@ -131,15 +131,15 @@ def _write_runs(typingctx, x, i, y, k, operands, gamma, beta, at, n_runs, n, edg
             shared = isinstance(signature.args[5], types.Array)
             numbers = [number(row) for row in range(3 if shared else 5)]
 
-            def operands(offset, mask):
+            def of_line(offset, mask):
                 index = builder.add(arguments[7], offset)
                 return numbers + ([lines.operand(position, index, mask) for position in (5, 6)] if shared else [])
 
-            return operands
+            return of_line
 
+        held = Edge(context, builder, signature, arguments, 2, 10)
         with cgutils.for_range(builder, n_runs) as loop:
-            edge = Edge(context, builder, signature, arguments, 2, 10)
-            _Run(lines, edge, builder.mul(loop.index, n), n, of_run(loop.index)).write()
+            _Run(lines, held, builder.mul(loop.index, n), n, of_run(loop.index)).write()
         return context.get_dummy_value()
 
     word = types.intp

@@ -55,6 +55,7 @@ class Lines:
     def __init__(self, context, builder, signature, arguments):
         self.builder, self.kinds, self.values = builder, signature.args, arguments
         self.kind, self.n = kind_of(signature.args[0].dtype), line_length(context, signature.args[2])
+        assert self.kind == kind_of(signature.args[2].dtype), "x and y have one dtype"
         self._starts = [
             context.make_array(kind)(context, builder, arguments[position]).data
             if isinstance(kind, types.Array)

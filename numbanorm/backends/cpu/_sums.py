@@ -170,7 +170,7 @@ def weighted_column_sums(x, weights, start, stride, n_rows, width, sums):
             sums[3 * TILE + j] += weight
 
 
-@inner
+@exact
 def merge_columns(n, uneven, sums, width, n_out, out, count, mean, m2):
     """Merge the sums of a block into the n_out outputs from `out` on, to which its columns belong in turn.
 
@@ -185,7 +185,7 @@ def merge_columns(n, uneven, sums, width, n_out, out, count, mean, m2):
             count[k], mean[k], m2[k] = welford_combine(count[k], mean[k], m2[k], *moments_b)
 
 
-@inner
+@exact
 def merge_parts(count, mean, m2, first, n_parts, stride, width, out, out_count, out_mean, out_m2):
     """Merge n_parts parts that lie `stride` apart, for `width` neighbouring sets, part after part."""
     for j in range(width):

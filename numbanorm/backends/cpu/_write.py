@@ -30,7 +30,7 @@ def remainder(mean, high):
     return mean - np.float64(high)
 
 
-@inner
+@exact
 def finish(n, count, scale, statistics, operands):
     """Turn (mean, m2) of n rows of `count` numbers into (mean, rstd), and these into operands."""
     eps, eps_on_std, use_mean = scale
@@ -49,7 +49,7 @@ def finish(n, count, scale, statistics, operands):
         operands[2, k] = operands.dtype.type(rstd)
 
 
-@inner
+@exact
 def prepare(mean, var, eps, eps_on_std, first, n, operands, at):
     """n given statistics from `first` on as operands from `at` on."""
     for k in range(n):

@@ -17,6 +17,7 @@ from numbanorm.backends.cpu import _kernels as kernels
 from numbanorm.backends.cpu._elements import flat_input, flat_output
 from numbanorm.backends.cpu._launch import (
     BLOCK_BYTES,
+    IN_L1,
     MAX_PARTS,
     QUICK_BLOCK,
     SERIAL_BELOW,
@@ -71,7 +72,7 @@ def norm_rows(
     if past_caches and QUICK_FROM <= n_cols <= QUICK_BLOCK:
         kernels.stream_rows_kernel(parts, source, n_cols, *parameters, scale, target, mean, rstd)
         return
-    batch = rows_at_once(n_cols)
+    batch = rows_at_once(n_cols, IN_L1)
     kernels.norm_rows_kernel(parts, source, n_cols, batch, *parameters, scale, target, past_caches, mean, rstd)
 
 
@@ -150,7 +151,7 @@ def norm_groups(
         flat_input(x),
         n_inner,
         n_channels,
-        max(1, rows_at_once(n_cols) // n_channels),
+        max(1, rows_at_once(n_cols, IN_L1) // n_channels),
         flat_input(gamma),
         flat_input(beta),
         scale,
