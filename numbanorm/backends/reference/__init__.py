@@ -13,12 +13,10 @@ from numbanorm.backends.reference.masked_backward import (
     masked_groups_backward,
     masked_rows_backward,
 )
+from numbanorm.backends.reference.mean_var import mean_var_channels, mean_var_cols, mean_var_rows
 from numbanorm.backends.reference.moments import (
     combine_moments,
     finish_moments,
-    mean_var_channels,
-    mean_var_cols,
-    mean_var_rows,
     moments_cols,
     moments_rows,
     update_running,
