@@ -51,7 +51,7 @@ def shares_of_copy(rows: Sequence[Row]) -> Table:
     """Large norms, and what stays in cache, beside a copy."""
     result = table(
         "Norms: share of the speed of a copy of the same bytes",
-        "The copy bypasses the caches where outputs of 64 MiB and more do. given: into out=; recycled: into memory "
+        "From 64 MiB on the copy bypasses the caches. given: into out=; recycled: into memory "
         "of results that died. 2 threads: speed over that of one.",
         *WHAT,
     )
