@@ -35,13 +35,12 @@ def test_writing_rounds_to_nearest_even(dtype, rng):
         np.testing.assert_array_equal(narrow.astype(np.float32), wide.astype(dtype).astype(np.float32))
 
 
-@njit
 def narrow(x, y):
     for i in range(x.size):
         store_float64(y, i, x[i])
 
 
-@pytest.mark.parametrize("write", [narrow, narrow.py_func])
+@pytest.mark.parametrize("write", [njit(narrow), narrow])
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_a_float64_is_rounded_once(dtype, write):
     """Between two neighbours, a float64 hair from the middle, which no float32 can tell from it."""
