@@ -40,7 +40,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 1 << 22
 #: The same on a device, where a kernel has read and written as much before Python is done.
 LARGEST_ON_DEVICE = 1 << 23
-#: Calls of a kind before it is recorded, which takes as long as a hundred of them.
+#: Calls of a kind before it is recorded, which takes as long as some hundred of them.
 OFTEN = 32
 #: Kinds of calls of a function that are remembered; when there are more, all are forgotten.
 MANY = 1024

@@ -14,9 +14,9 @@ from numbanorm.backends.cpu._row_sums import row_moments
 from numbanorm.backends.cpu._stream_rows import write_and_sum
 from numbanorm.backends.cpu._sums import block_moments, finite_or_zero, tile_moments, welford_combine
 from numbanorm.backends.cpu._write import finish, write_columns, write_rows, write_segments
-from numbanorm.backends.cpu.affine import repeat_operands
+from numbanorm.backends.cpu.affine import operands_of_rows, repeat_operands
 
-statistics_of_rows, operands_of_rows = small_memory(2, BATCH), small_memory(5, BATCH)
+statistics_of_rows = small_memory(2, BATCH)
 
 
 @spliced

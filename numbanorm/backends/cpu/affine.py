@@ -46,7 +46,7 @@ def _same_shape(gamma: Array, beta: Array) -> tuple[Array, Array]:
     return np.broadcast_to(gamma, shape).copy(), np.broadcast_to(beta, shape).copy()
 
 
-_operands_of_rows = small_memory(5, BATCH)
+operands_of_rows = small_memory(5, BATCH)
 
 
 @spliced
@@ -69,7 +69,7 @@ def _affine_rows_kernel(
     eps, eps_on_std = scale
     n_units = x.size // n_inner * n_splits
     last = n_units * (part + 1) // n_parts
-    operands, edge = _operands_of_rows(gamma.dtype), new_edge(past_caches)
+    operands, edge = operands_of_rows(gamma.dtype), new_edge(past_caches)
     for unit in range(n_units * part // n_parts, last, batch):
         n = min(batch, last - unit)
         row = unit // n_splits
